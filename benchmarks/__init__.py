@@ -1,0 +1,1 @@
+"""What measures: nothing here is imported by the package."""

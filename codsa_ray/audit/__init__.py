@@ -1,0 +1,1 @@
+"""Measures of what was drawn: fidelity and privacy; knows tables, not how they came about."""

@@ -1,0 +1,171 @@
+"""Bench: encoded folds and pools, memory-mapped, from which every candidate is trained and scored; knows no cluster and draws nothing."""
+
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from codsa_ray.contracts import Allocator, Encoder, Learner
+from codsa_ray.fitdata import REGION, ROW
+from codsa_ray.partition import Partition
+from codsa_ray.pool import Pool, prefix
+from codsa_ray.rows import GROUP, UNIT, Rows
+from codsa_ray.seeds import fingerprint, hash_rows
+
+SEARCH_ROWS = 200_000
+
+
+@dataclass(frozen=True)
+class Real:
+    """Encoded real rows.
+
+    Args:
+        X: (n, ...) encoded rows, read-only.
+        y: (n,) class ids, or values.
+        group: (n,) group ids, -1 unknown.
+        weight: (n,) inverse inclusion weights (1 where nothing was thinned).
+        cells: (n, C) observable group of each row under each label; empty for training rows.
+        row: (n,) positions.
+        unit: (n,) unit hashes, or None.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    group: np.ndarray
+    weight: np.ndarray
+    cells: np.ndarray
+    row: np.ndarray
+    unit: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What candidates are tried on.
+
+    Args:
+        rows: the run's rows.
+        partitions: per fold index (FINAL included), its regions.
+        pools: (generator identity, fold, draw) -> pool.
+        learner: as asked for; its variants share its encoding.
+        allocator: shares out synthetic rows.
+        cache: a folder on this machine, outside the run.
+        cap: training rows at most; beyond, large regions are thinned and weighted by inverse inclusion.
+    """
+
+    rows: Rows
+    partitions: dict[int, Partition]
+    pools: dict[tuple[str, int, int], Pool]
+    learner: Learner
+    allocator: Allocator
+    cache: str
+    cap: int = SEARCH_ROWS
+    memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "memory": {}}
+
+    @property
+    def classes(self) -> int:
+        """C, or 0 for tasks without classes."""
+        schema = self.rows.schema(-1)
+        return len(schema.classes) if schema.task == "classification" else 0
+
+    def training(self, fold: int) -> Real:
+        """Encoded training rows of the fold."""
+        return self._once(("training", fold), lambda: self._training(fold))
+
+    def held_out(self, fold: int) -> Real:
+        """Encoded held-out rows of the fold; for the final fold, the test rows."""
+        return self._once(("held out", fold), lambda: self._held_out(fold))
+
+    def synthetic(self, generator: str, fold: int, draw: int, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(X, y, region) of the first counts[k] rows of each region k."""
+        X, y, region = self._once(("pool", generator, fold, draw), lambda: self._pool(generator, fold, draw))
+        taken = prefix(region, counts)
+        return X[taken], y[taken], region[taken]
+
+    def _once(self, key: Any, make: Any) -> Any:
+        if key not in self.memory:
+            self.memory[key] = make()
+        return self.memory[key]
+
+    def _encoder(self, fold: int) -> Encoder:
+        return self._once(("encoder", fold), lambda: self.learner.encoder(self._table(fold), self.rows.schema(fold)))
+
+    def _table(self, fold: int) -> pa.Table:
+        part = self.partitions[fold]
+        return self.rows.training(fold, part.regions, part.rule).table(self.cap)
+
+    def _training(self, fold: int) -> Real:
+        table = self._table(fold)
+        known = table[GROUP].to_numpy() >= 0
+        table = table.filter(pa.array(known))
+        region = table[REGION].to_numpy()
+        counts = self.partitions[fold].regions.counts
+        kept = np.bincount(region, minlength=len(counts))
+        weight = (counts / np.maximum(kept, 1))[region]
+        X = self._stored(f"training-{fold}", lambda: self._encoder(fold).encode(table))
+        return self._real(fold, table, X, weight, np.zeros((0, 0), dtype=np.int32))
+
+    def _held_out(self, fold: int) -> Real:
+        table = self.rows.held_out(fold)
+        keep = self.rows.schema(fold).truth(table) >= 0 if self.classes else np.ones(len(table), dtype=bool)
+        keep &= table[GROUP].to_numpy() >= 0
+        if keep.sum() > self.cap:
+            keep &= hash_rows(table[ROW].to_numpy(), self.rows.seed, "held-out cap") < self._shares(table, keep) * 2.0**64
+        table = table.filter(pa.array(keep))
+        X = self._encoder(fold).encode(table)
+        return self._real(fold, table, X, np.ones(len(table)), self._cells(fold, table))
+
+    def _shares(self, table: pa.Table, keep: np.ndarray) -> np.ndarray:
+        """Chance of each row to stay: within a group all rows have the same, so group means keep their value."""
+        group = np.where(keep, table[GROUP].to_numpy(), 0)
+        counts = np.bincount(group[keep], minlength=group.max() + 1)
+        even = self.cap / np.count_nonzero(counts)
+        return np.minimum(1.0, even / np.maximum(counts, 1))[group]
+
+    def _cells(self, fold: int, table: pa.Table) -> np.ndarray:
+        if not self.classes:
+            return np.zeros((len(table), 0), dtype=np.int32)
+        schema = self.rows.schema(fold)
+        coarse, _ = self.coarse(fold)
+        return np.asarray(coarse.assign_each_label(table, schema.classes))
+
+    def coarse(self, fold: int) -> tuple[Any, np.ndarray]:
+        """The groups that are known when predicting, and the (G,) map onto them."""
+        features = {column.name for column in self.rows.schema(fold).features}
+        return self._once(("coarse", fold), lambda: self.rows.groups.observable(features))
+
+    def _real(self, fold: int, table: pa.Table, X: np.ndarray, weight: np.ndarray, cells: np.ndarray) -> Real:
+        unit = table[UNIT].to_numpy() if UNIT in table.column_names else None
+        y = self.rows.schema(fold).truth(table)
+        return Real(X, y, table[GROUP].to_numpy().astype(np.int64), weight, cells, table[ROW].to_numpy(), unit)
+
+    def _pool(self, generator: str, fold: int, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        pool, schema = self.pools[generator, fold, draw], self.rows.schema(fold)
+        columns = [schema.target, *(column.name for column in schema.features), REGION]
+        slim = [pool.place.read_table(shard.name, columns) for shard in pool.shards]
+        y = np.concatenate([schema.truth(table) for table in slim])
+        region = np.concatenate([table[REGION].to_numpy() for table in slim])
+        name = f"pool-{pool.key.id}-{fingerprint([shard.name for shard in pool.shards])}"
+        X = self._stored(name, lambda: np.concatenate([self._encoder(fold).encode(table) for table in slim]))
+        return X, y, region
+
+    def _stored(self, name: str, make: Any) -> np.ndarray:
+        """An array of this machine's cache, memory-mapped; written whole by whoever comes first."""
+        path = Path(self.cache) / f"{name}-{self._encoding}.npy"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+            with os.fdopen(handle, "wb") as stream:
+                np.save(stream, np.ascontiguousarray(make()), allow_pickle=False)
+            os.replace(temporary, path)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    @property
+    def _encoding(self) -> str:
+        return self._once("encoding", lambda: fingerprint([repr(self.learner), self.rows.to_json(), self.cap]))

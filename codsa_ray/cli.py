@@ -1,0 +1,210 @@
+"""The command line: parses, calls the pipeline, turns errors into one line and an exit code; knows no method."""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from codsa_ray.errors import CodsaError, InputError, SettingError, UserError
+from codsa_ray.job import GENERATORS, Job
+from codsa_ray.plugins import names
+
+DESCRIPTION = "Does synthetic data help on your imbalanced data, where, how much, from which generator - or is re-weighting enough?"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like every other error here."""
+
+    def error(self, message: str) -> Any:
+        raise SettingError("options as `codsa --help` lists them", message, f"see `{self.prog} --help`")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and options; each default is Job's."""
+    top = _Parser(prog="codsa", description=DESCRIPTION)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    _augment(commands.add_parser("augment", help="the whole pass: read, fit, synthesize, search, decide, apply, report"))
+    synthesize = commands.add_parser("synthesize", help="draw more rows of a region from a finished run's generator")
+    synthesize.add_argument("run", metavar="RUN", help="run folder of a finished `codsa augment`")
+    synthesize.add_argument("--region", required=True, metavar="NAME", help="a region as the report names it")
+    synthesize.add_argument("--rows", required=True, type=int, metavar="N")
+    synthesize.add_argument("--out", required=True, metavar="DIR", help="new folder for the drawn rows")
+    synthesize.add_argument("--generator", metavar="NAME", help="which of the run's generators (default: the verdict's, or its first)")
+    synthesize.add_argument("--seed", type=int, default=None, help="default: the run's, with rows the run has not drawn")
+    _ray_options(synthesize)
+    report = commands.add_parser("report", help="write report.json and report.html again from stored scores")
+    report.add_argument("run", metavar="RUN")
+    doctor = commands.add_parser("doctor", help="versions, cores, GPUs, Ray and filesystem reachability, and what is wrong")
+    doctor.add_argument("--address", metavar="ADDR", help="a Ray address to try")
+    doctor.add_argument("--path", metavar="ADDR", action="append", default=[], help="a folder or object store address to try")
+    for command in (commands.choices or {}).values():
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return top
+
+
+def _ray_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--address", metavar="ADDR", help="a Ray address (auto, HOST:PORT, ray://HOST:PORT); default: an embedded Ray")
+    command.add_argument("--workers", type=int, metavar="N", help="actors side by side (default: cores)")
+    command.add_argument("--gpus", type=float, metavar="N", help="GPUs a fit may use (default 0)")
+
+
+def _augment(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("data", metavar="DATA", help="parquet, csv or jsonl: a file, a folder, a glob; local, s3:// or gs://")
+    add("--target", required=True, metavar="COL", help="the column to predict")
+    add("--group", action="append", metavar="COL", help="groups are label x these columns (repeat)")
+    add("--region", action="append", metavar="EXPR", help="groups are label x these predicates, e.g. 'age >= 60' (repeat)")
+    add("--hide", action="append", metavar="COL", help="known for training rows only: groups may use it, learners may not (repeat)")
+    add("--test", metavar="DATA", help="a test set of its own (default: 20 %% of DATA)")
+    add("--target-mix", metavar="FILE", help="JSON: group name -> weight (default: every group the same)")
+    add("--merge", action="append", metavar="COL:FROM=INTO", help="count one value as another, for groups too small (repeat)")
+    add("--unit", metavar="COL", help="rows of one unit (patient, account) are never split")
+    add("--source", metavar="DATA", help="a related data set for generators that pretrain")
+    add("--schema", metavar="FILE", help="JSON: overrides of the inferred schema and constraints")
+    add("--keep", action="append", metavar="COL", help="keep a column that looks like an id (repeat)")
+    add(
+        "--generator",
+        action="append",
+        metavar="NAME",
+        help=f"{', '.join(names('generators'))}; NAME:setting=value (repeat; default: {', '.join(GENERATORS)})",
+    )
+    add(
+        "--learner",
+        metavar="NAME",
+        help=f"{', '.join(names('learners'))}; sklearn:IMPORT.PATH for any scikit-learn classifier (default: boosted)",
+    )
+    add("--allocator", metavar="NAME", help=f"{', '.join(names('allocators'))} (default: balanced)")
+    add("--strata", metavar="NAME", help=f"{', '.join(names('strata'))} (default: whole)")
+    add("--task", choices=("classification", "regression", "anomaly"))
+    add("--draws", type=int, metavar="D", help="independent draws, and fits of a bag (default 5)")
+    add("--folds", type=int, metavar="K", help="default: 5 under 20,000 rows, 3 under 200,000, one 20 %% hold-out beyond")
+    add("--trials", type=int, metavar="N", help="synthetic candidates to try (default 24)")
+    add("--out", metavar="DIR", help="run folder, local or s3:// gs:// (default: codsa-run)")
+    add("--seed", type=int, metavar="N")
+    _ray_options(command)
+    add("--no-rows", action="store_true", help="leave real rows out of the report")
+    add("--force", action="store_true", help="write the best plan whatever the verdict")
+    add("--until", metavar="STAGE", help="stop after read, fit, synthesize or search; the same command without it goes on")
+    add("--dry-run", action="store_true", help="print schema, groups, candidates and cost; write nothing")
+
+
+def _json_file(option: str, path: str | None) -> Any:
+    if path is None:
+        return None
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return json.load(stream)
+    except (OSError, ValueError) as error:
+        raise InputError(f"a JSON file for {option}", f"{path}: {error}", "check the file") from error
+
+
+def job_of(options: argparse.Namespace) -> Job:
+    """The job that the options ask for; what was not given keeps Job's default."""
+    many = ("group", "region", "hide", "merge", "keep", "generator")
+    one = (
+        "data",
+        "target",
+        "test",
+        "unit",
+        "source",
+        "learner",
+        "allocator",
+        "strata",
+        "task",
+        "draws",
+        "folds",
+        "trials",
+        "out",
+        "seed",
+        "address",
+        "workers",
+        "gpus",
+    )
+    given: dict[str, Any] = {name: getattr(options, name) for name in one if getattr(options, name) is not None}
+    given |= {name: tuple(getattr(options, name)) for name in many if getattr(options, name)}
+    mix, schema = _json_file("--target-mix", options.target_mix), _json_file("--schema", options.schema)
+    for option, value in (("--target-mix", mix), ("--schema", schema)):
+        if value is not None and not isinstance(value, dict):
+            raise InputError(f"a JSON object in the {option} file", type(value).__name__, "see docs/options.md")
+    return Job(**given, target_mix=mix, schema=schema, rows=not options.no_rows, force=options.force)
+
+
+def _command(options: argparse.Namespace) -> int:
+    # Ray and torch take seconds to import: a wrong option should not.
+    from codsa_ray import pipeline
+    from codsa_ray.console import Console
+
+    console = Console()
+    if options.command == "augment":
+        job = job_of(options)
+        if options.dry_run:
+            from codsa_ray.estimate import dry_run
+
+            print(dry_run(job, console.progress))
+            return 0
+        report = pipeline.run_until(job, options.until or pipeline.STAGES[-1], console.progress)
+        if report is not None:
+            console.verdict(report)
+    elif options.command == "synthesize":
+        print(
+            pipeline.synthesize_more(
+                options.run,
+                options.region,
+                options.rows,
+                options.out,
+                options.generator,
+                options.seed,
+                options.address,
+                options.workers,
+                options.gpus or 0.0,
+                console.progress,
+            )
+        )
+    elif options.command == "report":
+        console.verdict(pipeline.rewrite_report(options.run))
+    else:
+        from codsa_ray.doctor import examine
+
+        lines, healthy = examine(options.address, options.path)
+        print("\n".join(lines))
+        return 0 if healthy else 1
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, 1 (ours) or 2 (the user's to put right)."""
+    debug = "--debug" in (arguments if arguments is not None else sys.argv)
+    try:
+        return _command(parser().parse_args(arguments))
+    except CodsaError as error:
+        if debug:
+            traceback.print_exc()
+        kind = "error" if isinstance(error, UserError) else "internal error"
+        print(f"codsa: {kind}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("codsa: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.close(sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        print(
+            f"codsa: internal error: {error.strerror or error}: {error.filename or ''}; run again when mended, finished parts are kept",
+            file=sys.stderr,
+        )
+        return 1
+    except Exception as error:  # the last line of defence: one line unless asked for more
+        if debug:
+            traceback.print_exc()
+        print(f"codsa: internal error: {type(error).__name__}: {' '.join(str(error).split())}; --debug shows where", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""One block of rows that keep the schema and lie in their region, redrawn until they do; knows no method and no cluster."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from codsa_ray.cells import Cells
+from codsa_ray.contracts import FittedGenerator
+from codsa_ray.errors import PluginError, ShortOfRows
+from codsa_ray.regions import Region, Regions
+from codsa_ray.schema import Schema
+from codsa_ray.seeds import seed_of
+
+TRIES = 50
+OUTSIDE = "outside the region"
+
+
+def draw_block(
+    fitted: FittedGenerator,
+    schema: Schema,
+    regions: Regions,
+    region: int,
+    seed: int,
+    assign: Callable[[pa.Table], np.ndarray] | None = None,
+) -> tuple[pa.Table, int]:
+    """Draws the generator's block of canonical rows of one region, in schema order.
+
+    Args:
+        fitted: draws candidate rows; its first answer says how many rows a block has.
+        schema: what a row must keep.
+        regions: of the fold; the region's constants are written into every row.
+        region: id of the region.
+        seed: of the block; try t asks the generator with seed_of(seed, t).
+        assign: table -> (n,) region ids; rows it puts elsewhere are drawn again.
+
+    Returns:
+        (rows, how many rows were dropped and drawn again). The same arguments give the same bytes.
+
+    Raises:
+        ShortOfRows: TRIES draws were not enough.
+        PluginError: the generator left out a column, or drew no row or another number of rows.
+    """
+    item, reasons = regions.items[region], Counter[str]()
+    kept: list[pa.Table] = []
+    dropped = block = 0
+    for attempt in range(TRIES):
+        rows = _completed(fitted.block(region, seed_of(seed, attempt)), schema, item)
+        block = block or len(rows)
+        if len(rows) != block or not block:
+            raise PluginError(f"wanted a block of {block or 'some'} rows of {item.name}; got {len(rows)}; check the generator")
+        broken, why = _broken(rows, schema, region, assign)
+        reasons.update(why)
+        kept.append(rows.filter(pa.array(~broken)))
+        missing = block - sum(map(len, kept[:-1]))
+        if len(kept[-1]) >= missing:
+            seen = int(np.flatnonzero(~broken)[missing - 1]) + 1
+            return pa.concat_tables(kept).slice(0, block).combine_chunks(), dropped + seen - missing
+        dropped += int(broken.sum())
+    reason = max(reasons, key=lambda key: (reasons[key], key))
+    got = sum(map(len, kept))
+    raise ShortOfRows(f"wanted {block} rows of {item.name}; got {got} in {TRIES} tries; mostly {reason} ({reasons[reason]} rows)")
+
+
+def _completed(rows: pa.Table, schema: Schema, item: Region) -> pa.Table:
+    """The schema's columns in its order, the region's constants among them."""
+    constants, columns = dict(item.constants), {}
+    for column in schema.columns:
+        if column.name in constants:
+            value = constants[column.name]
+            kind = pa.scalar(value).type if column.kind == "datetime" and value is not None else Cells(column).type
+            columns[column.name] = pa.repeat(pa.scalar(value, kind), len(rows))
+        elif column.name in rows.column_names:
+            columns[column.name] = rows[column.name]
+        else:
+            raise PluginError(f"wanted a block with column {column.name!r}; got {rows.column_names}; check the generator")
+    return pa.table(columns)
+
+
+def _broken(
+    rows: pa.Table, schema: Schema, region: int, assign: Callable[[pa.Table], np.ndarray] | None
+) -> tuple[np.ndarray, dict[str, int]]:
+    """(n,) bool rows to draw again, and how many for which reason; rows that the schema forbids are not assigned."""
+    broken, reasons = schema.violations(rows)
+    if assign is None or broken.all():
+        return broken, reasons
+    fine = np.flatnonzero(~broken)
+    outside = fine[assign(rows.take(pa.array(fine)) if broken.any() else rows) != region]
+    broken = broken.copy()
+    broken[outside] = True
+    return broken, {**reasons, OUTSIDE: len(outside)}

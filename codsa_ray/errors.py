@@ -1,0 +1,80 @@
+"""The error tree: what the user asked for that cannot be, and what we got wrong; knows no stage.
+
+CodsaError                     every error this package raises on purpose
+  UserError          exit 2    wanted, got, what to do
+    InputError                 a file or folder that cannot be read as rows
+    SchemaError                a column, its kind, bounds or constraints
+    GroupError                 groups, predicates, target mix
+    SettingError               an option, a plug-in name, a setting
+    FolderError                a run folder that cannot be used
+    ClusterError               a Ray address that cannot be reached
+  InternalError      exit 1    our defect, or the machine's
+    ShortOfRows                a generator that could not draw what was asked
+    CandidateError             one candidate's fit went wrong; the search lists it and goes on
+    PluginError                a plug-in that breaks its contract
+"""
+
+
+class CodsaError(Exception):
+    """Base of the tree; `str(error)` is the one line a user reads."""
+
+    exit_code = 1
+
+
+class UserError(CodsaError):
+    """Something the caller can put right.
+
+    Args:
+        wanted: what would have been fine.
+        got: what was there instead.
+        do: the next step, ready to be typed where that is possible.
+    """
+
+    exit_code = 2
+
+    def __init__(self, wanted: str, got: str, do: str) -> None:
+        self.wanted, self.got, self.do = wanted, got, do
+        super().__init__(wanted, got, do)
+
+    def __str__(self) -> str:
+        return " ".join(f"wanted {self.wanted}; got {self.got}; {self.do}".split())
+
+
+class InputError(UserError):
+    """DATA cannot be read as rows."""
+
+
+class SchemaError(UserError):
+    """A column is not what was declared or inferred."""
+
+
+class GroupError(UserError):
+    """Groups, predicates or the target mix do not fit the rows."""
+
+
+class SettingError(UserError):
+    """An option, a plug-in name or a plug-in setting does not exist or does not fit."""
+
+
+class FolderError(UserError):
+    """The run folder cannot be used."""
+
+
+class ClusterError(UserError):
+    """The Ray address cannot be reached, or the cluster lacks what a stage needs."""
+
+
+class InternalError(CodsaError):
+    """Our defect, or the machine's."""
+
+
+class ShortOfRows(InternalError):
+    """A generator could not draw the rows of a region within its bounded number of tries."""
+
+
+class CandidateError(InternalError):
+    """One candidate could not be fitted or scored; the search lists it with this reason."""
+
+
+class PluginError(InternalError):
+    """A plug-in breaks its contract."""

@@ -1,0 +1,129 @@
+"""Dry run: what a run would do and cost, from a few seconds of calibration; writes nothing but a temporary folder."""
+
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from codsa_ray.candidates import Candidate, baselines, openers
+from codsa_ray.contracts import Progress
+from codsa_ray.draw import draw_block
+from codsa_ray.fitdata import REGION, FitData
+from codsa_ray.folder import Folder
+from codsa_ray.job import Job
+from codsa_ray.partition import Partition
+from codsa_ray.plugins import identity, name_of
+from codsa_ray.pools import ceiling
+from codsa_ray.rows import FINAL, Rows
+
+SAMPLE_ROWS = 4_000
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Seconds measured on a sample of at most SAMPLE_ROWS rows.
+
+    Args:
+        learner: seconds per thousand rows of one fit.
+        fit: seconds of one generator fit per thousand rows, by generator name (an upper bound where steps are fixed).
+        draw: rows per second, by generator name.
+        bytes: per synthetic row, in memory.
+    """
+
+    learner: float
+    fit: dict[str, float]
+    draw: dict[str, float]
+    bytes: float
+
+
+def dry_run(job: Job, progress: Progress) -> str:
+    """Schema, groups, plan ceiling, candidates and estimated cost, as text."""
+    from codsa_ray import pipeline
+
+    with tempfile.TemporaryDirectory() as place:
+        made = replace(job.made(), out=place)
+        rows, facts, partitions = pipeline.prepare(made, Folder(place), progress)
+        speeds = _calibrate(made, rows, partitions[FINAL])
+        return "\n".join([*_shown(rows, facts), *_costs(made, rows, partitions, speeds)])
+
+
+def _shown(rows: Rows, facts: dict[str, Any]) -> list[str]:
+    schema = rows.schema(FINAL)
+    lines = [f"rows     {facts['rows_out']:,} ({facts['set_aside']:,} set aside), {rows.folds} fold(s)", "", "schema"]
+    for column in schema.shown():
+        lines.append(f"  {column['column']!s:<28} {column['kind']:<12} {column['range']!s:<40.40} nulls {column['nulls']}")
+    lines += ["", "groups (training rows, target mix)"]
+    counts = rows.group_counts(FINAL)
+    lines += [f"  {group.name:<48} {counts[i]:>9,}  {rows.groups.mix[i]:.3f}" for i, group in enumerate(rows.groups.items)]
+    return [*lines, "", *(f"notice   {notice}" for notice in facts["notices"])]
+
+
+def _calibrate(job: Job, rows: Rows, part: Partition) -> Calibration:
+    data = rows.training(FINAL, part.regions, part.rule)
+    table = data.table(SAMPLE_ROWS)
+    counts = np.bincount(table[REGION].to_numpy(), minlength=len(part.regions))
+    items = tuple(replace(region, rows=int(count)) for region, count in zip(part.regions.items, counts, strict=True))
+    sample = FitData.of(table, data.schema, replace(part.regions, items=items), job.seed)
+    learner: Any = job.learner
+    started = time.perf_counter()
+    X = learner.encoder(table, data.schema).encode(table)
+    classes = len(data.schema.classes) if job.task == "classification" else 0
+    learner.fit(X, data.schema.truth(table), np.ones(len(table)), classes=classes, seed=0)
+    seconds = (time.perf_counter() - started) / len(table) * 1000
+    fit, draw = {}, {}
+    for generator in job.generator:
+        name = identity(generator)
+        fit[name], draw[name] = _time_generator(generator, sample)
+    return Calibration(seconds, fit, draw, table.nbytes / len(table))
+
+
+def _time_generator(generator: Any, sample: FitData) -> tuple[float, float]:
+    from codsa_ray.stages.fit import LocalWorker
+
+    with tempfile.TemporaryDirectory() as place:
+        started = time.perf_counter()
+        generator.fit(sample, LocalWorker(Folder(place)))
+        seconds = (time.perf_counter() - started) / max(sample.regions.counts.sum(), 1) * 1000
+        fitted = generator.load(Folder(place))
+        largest = int(np.argmax(sample.regions.counts))
+        draw_block(fitted, sample.schema, sample.regions, largest, 0)
+        started = time.perf_counter()
+        table: pa.Table = draw_block(fitted, sample.schema, sample.regions, largest, 1)[0]
+        return seconds, len(table) / max(time.perf_counter() - started, 1e-6)
+
+
+def _costs(job: Job, rows: Rows, partitions: dict[int, Partition], speeds: Calibration) -> list[str]:
+    learner: Any = job.learner
+    regions = partitions[FINAL].regions
+    names = [identity(generator) for generator in job.generator]
+    tried = [Candidate(variant=v) for v in range(len(learner.variants()))]
+    classes_only = not job.group and not job.region
+    hidden = len(rows.groups.observable({c.name for c in rows.schema(FINAL).features})[0].items) < len(rows.groups.items)
+    tried += baselines(job.draws, learner.needs.offset, hidden, classes_only, len(rows.schema(FINAL).classes), 0)
+    tried += openers(names, job.draws, regions, 0)[: job.trials]
+    rest = max(job.trials - len(openers(names, job.draws, regions, 0)), 0)
+    train = sum(int(partitions[f].regions.counts.sum()) for f in range(rows.folds))
+    fits = sum(candidate.fits for candidate in tried) + rest * (1 + job.draws) / 2
+    ceilings = {f: ceiling(partitions[f].regions, job.allocator) for f in range(rows.folds)}
+    drawn = job.draws * sum(int(c.sum()) for c in ceilings.values())
+    seconds = {
+        "fit": sum(speeds.fit[n] * (train + regions.counts.sum()) / 1000 for n in names),
+        "synthesize": sum(drawn / speeds.draw[n] for n in names),
+        "search": fits * speeds.learner * train / 1000 * 1.5,
+    }
+    lines = ["", "candidates"]
+    lines += [f"  {candidate.name}" for candidate in tried]
+    lines += [f"  and {rest} more, proposed from what these score" if rest else "  and no more"]
+    lines += [
+        "",
+        f"ceiling  {int(max(c.sum() for c in ceilings.values())):,} synthetic rows a draw, {job.draws} draws, {rows.folds} fold(s)",
+        "cost",
+    ]
+    lines.append(f"  generator fits {len(names) * (rows.folds + 1)}, learner fits about {fits * rows.folds:,.0f}")
+    lines.append(f"  rows to draw {drawn * len(names):,} ({drawn * len(names) * speeds.bytes / 2**20:,.0f} MiB before compression)")
+    for stage, value in seconds.items():
+        lines.append(f"  {stage:<11} about {value / job.workers:,.0f} s on {job.workers} workers ({value:,.0f} core seconds)")
+    return [*lines, f"  generators: {', '.join(name_of(generator) for generator in job.generator)}"]

@@ -1,0 +1,83 @@
+"""Fold-training rows as a fit sees them: canonical tables with their region; knows neither held-out nor test rows."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from codsa_ray.regions import Regions
+from codsa_ray.schema import Schema
+from codsa_ray.seeds import hash_rows
+from codsa_ray.summary import Summary
+
+REGION = "_region"
+ROW = "_row"
+
+
+@dataclass(frozen=True)
+class FitData:
+    """What a generator or a stratum rule may learn from.
+
+    Args:
+        schema: of these rows.
+        regions: of these rows, with their counts.
+        seed: of everything random in the fit.
+        blocks: yields canonical tables (the schema's columns, `_region` int32, `_row` int64 position), in a fixed order.
+        source: rows of a related data set to pretrain on, or None.
+    """
+
+    schema: Schema
+    regions: Regions
+    seed: int
+    blocks: Callable[[], Iterator[pa.Table]]
+    source: "FitData | None" = None
+
+    @staticmethod
+    def of(table: pa.Table, schema: Schema, regions: Regions, seed: int, source: "FitData | None" = None) -> "FitData":
+        """From one canonical table with a `_region` column (`_row` is added when it is missing)."""
+        if ROW not in table.column_names:
+            table = table.append_column(ROW, pa.array(np.arange(len(table), dtype=np.int64)))
+        return FitData(schema, regions, seed, lambda: iter([table]), source)
+
+    def table(self, cap: int | None = None) -> pa.Table:
+        """All rows, or at most about `cap` of them: regions below their even share are kept whole, the others thinned by row hash."""
+        if cap is None or self.regions.counts.sum() <= cap:
+            return pa.concat_tables(list(self.blocks())).combine_chunks()
+        keep = self._shares(cap)
+        kept = []
+        for block in self.blocks():
+            region = block[REGION].to_numpy()
+            chance = hash_rows(block[ROW].to_numpy(), self.seed, "cap") / 2.0**64
+            kept.append(block.filter(pa.array(chance < keep[region])))
+        return pa.concat_tables(kept).combine_chunks()
+
+    def _shares(self, cap: int) -> np.ndarray:
+        counts = np.sort(self.regions.counts)
+        even = float(cap)
+        for index, count in enumerate(counts):
+            even = (cap - counts[:index].sum()) / (len(counts) - index)
+            if count > even:
+                break
+        return np.minimum(1.0, even / np.maximum(self.regions.counts, 1))
+
+    def split(self, share: float, least: int = 10, cap: int | None = None) -> tuple[pa.Table, pa.Table]:
+        """(train, held_out) for early stopping: of a region of at least `least` rows, the `share` with the smallest hash is held out."""
+        table = self.table(cap)
+        region = table[REGION].to_numpy()
+        order = np.lexsort((hash_rows(table[ROW].to_numpy(), self.seed, "early stopping"), region))
+        held = np.zeros(len(table), dtype=bool)
+        for k in range(len(self.regions)):
+            rows = order[region[order] == k]
+            if len(rows) >= least:
+                held[rows[: round(share * len(rows))]] = True
+        return table.filter(pa.array(~held)), table.filter(pa.array(held))
+
+    def summary(self) -> Summary:
+        """The summary of all rows, the same however they are cut into blocks."""
+        total: Summary | None = None
+        for block in self.blocks():
+            part = Summary.of(block.select([c.name for c in self.schema.columns]), block[ROW].to_numpy())
+            total = part if total is None else total.merge(part)
+        assert total is not None, "a fit always has rows"
+        return total

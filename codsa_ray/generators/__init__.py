@@ -1,0 +1,1 @@
+"""One file, one method that learns to draw rows of a region; knows no cluster and no sibling."""

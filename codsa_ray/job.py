@@ -1,0 +1,112 @@
+"""Job: what the user asked for, as plain values; knows nothing of how it is done."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from codsa_ray.contracts import Allocator as AllocatorProtocol
+from codsa_ray.contracts import Generator, Learner, Strata
+from codsa_ray.errors import SettingError
+from codsa_ray.plugins import make, name_of, settings_of
+
+GENERATORS = ("sequential_trees", "tabular_diffusion")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run. Plug-ins are names (`NAME` or `NAME:setting=value`) or instances.
+
+    Args:
+        data: parquet, csv or jsonl; a file, a folder, a glob; local or any pyarrow filesystem address.
+        target: the column to predict.
+        group: columns that, crossed with the label, make the groups.
+        region: predicates (SQL-like) that, crossed with the label, make the groups.
+        hide: columns known for training rows only; groups may use them, learners may not.
+        test: a test set of its own instead of 20 % of DATA.
+        target_mix: group name -> weight; uniform by default.
+        merge: 'COL:FROM=INTO', values that count as another.
+        unit: a column whose rows are never split (patient, account).
+        source: a related data set that generators may pretrain on.
+        schema: overrides of the inferred schema.
+        keep: id-like columns to keep.
+        generator, learner, allocator, strata: plug-ins.
+        task: classification, regression or anomaly.
+        draws: independent draws, and fits of a bag.
+        folds: cross-validation folds; None chooses by size.
+        trials: synthetic candidates.
+        out: run folder.
+        seed: of everything random.
+        address: a Ray address; None starts an embedded Ray.
+        workers, gpus: how many actors at a time, and GPUs each fit may use.
+        rows: real rows may appear in the report.
+        force: write the best plan whatever the verdict.
+        smallest: rows under which a group is refused.
+    """
+
+    data: str
+    target: str
+    group: tuple[str, ...] = ()
+    region: tuple[str, ...] = ()
+    hide: tuple[str, ...] = ()
+    test: str | None = None
+    target_mix: Mapping[str, float] | None = None
+    merge: tuple[str, ...] = ()
+    unit: str | None = None
+    source: str | None = None
+    schema: Mapping[str, Any] | None = None
+    keep: tuple[str, ...] = ()
+    generator: tuple[str | Generator, ...] = GENERATORS
+    learner: str | Learner = "boosted"
+    allocator: str | AllocatorProtocol = "balanced"
+    strata: str | Strata = "whole"
+    task: str = "classification"
+    draws: int = 5
+    folds: int | None = None
+    trials: int = 24
+    out: str = "codsa-run"
+    seed: int = 0
+    address: str | None = None
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    gpus: float = 0.0
+    rows: bool = True
+    force: bool = False
+    smallest: int = 4
+
+    def __post_init__(self) -> None:
+        for name, least in (("draws", 1), ("trials", 0), ("workers", 1), ("seed", 0), ("smallest", 1)):
+            if getattr(self, name) < least:
+                raise SettingError(f"--{name} of at least {least}", str(getattr(self, name)), "give a larger number")
+        if self.folds is not None and not 1 <= self.folds <= 20:
+            raise SettingError("--folds between 1 (one 20 % hold-out) and 20", str(self.folds), "leave it out to choose by size")
+        if self.task not in ("classification", "regression", "anomaly"):
+            raise SettingError("--task classification, regression or anomaly", self.task, "choose one")
+
+    def made(self) -> "Job":
+        """The same job with every plug-in name replaced by its instance.
+
+        Raises:
+            SettingError: a plug-in or a setting of it does not exist, or does not do the task.
+        """
+        generators = tuple(make("generators", g) if isinstance(g, str) else g for g in dict.fromkeys(self.generator))
+        learner = make("learners", self.learner) if isinstance(self.learner, str) else self.learner
+        allocator = make("allocators", self.allocator) if isinstance(self.allocator, str) else self.allocator
+        strata = make("strata", self.strata) if isinstance(self.strata, str) else self.strata
+        for plugin in (learner, *generators):
+            if self.task not in plugin.needs.tasks:
+                raise SettingError(f"plug-ins that do {self.task}", name_of(plugin), "choose another or write one")
+        return replace(self, generator=generators, learner=learner, allocator=allocator, strata=strata)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for job.json; plug-ins as name and settings."""
+        made = self.made()
+        value = {key: getattr(made, key) for key in made.__dataclass_fields__}
+        for key in ("learner", "allocator", "strata"):
+            value[key] = plain(value[key])
+        value["generator"] = [plain(g) for g in made.generator]
+        return value
+
+
+def plain(plugin: Any) -> dict[str, Any]:
+    """A plug-in as name and settings."""
+    return {"name": name_of(plugin), "settings": settings_of(plugin)}

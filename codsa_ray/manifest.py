@@ -1,0 +1,86 @@
+"""Manifests: the file a stage writes last, with the fingerprint of all it depended on; knows no stage."""
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from codsa_ray.errors import FolderError
+from codsa_ray.folder import Folder
+from codsa_ray.seeds import fingerprint
+
+MANIFEST = "manifest.json"
+MARK = "codsa.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One stage's (or one part of a stage's) completion mark.
+
+    Args:
+        folder: what the stage writes.
+        depends: JSON value of everything the result depends on: inputs by hash, settings, the stage's own version.
+    """
+
+    folder: Folder
+    depends: Any
+    started: float = field(default_factory=time.perf_counter, compare=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits of `depends`."""
+        return fingerprint(self.depends)
+
+    def read(self) -> dict[str, Any] | None:
+        """What the finished stage stored, or None when it has to run (again)."""
+        if not self.folder.exists(MANIFEST):
+            return None
+        stored = self.folder.read_json(MANIFEST)
+        return stored if stored.get("fingerprint") == self.fingerprint else None
+
+    def write(self, **facts: Any) -> dict[str, Any]:
+        """Marks the stage as finished; call it last."""
+        stored = {"fingerprint": self.fingerprint, "seconds": round(time.perf_counter() - self.started, 3), **facts}
+        self.folder.write_json(MANIFEST, stored)
+        return stored
+
+
+def claim(out: Folder) -> FileLock | None:
+    """Makes `out` a run folder of ours and locks it; the lock goes with the process, however that ends.
+
+    Raises:
+        FolderError: the folder holds something else, cannot be written, or another run is using it.
+    """
+    names = out.names()
+    if names and MARK not in names:
+        raise FolderError("an empty folder or one of this program's runs", f"{out.shown} with {names[0]}", "choose another --out")
+    if out.remote:
+        out.write_json(MARK, {"format": FORMAT})
+        return None
+    try:
+        os.makedirs(out.local(), exist_ok=True)
+        lock = FileLock(os.path.join(out.local(), ".lock"))
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise FolderError(
+            "a run folder nobody is using", f"{out.shown}, locked by another run", "wait for it or choose another --out"
+        ) from error
+    except OSError as error:
+        raise FolderError("a folder that can be written", f"{out.shown}: {error.strerror}", "choose another --out") from error
+    if MARK not in names:
+        out.write_json(MARK, {"format": FORMAT})
+    return lock
+
+
+def check_run(run: Folder) -> Folder:
+    """The folder, if it is one of this program's runs.
+
+    Raises:
+        FolderError: it is not.
+    """
+    if not run.exists(MARK):
+        raise FolderError("a run folder", f"{run.shown} without {MARK}", "name the --out of a `codsa augment`")
+    return run

@@ -1,0 +1,103 @@
+"""Preconditioning: what a network is asked for at each noise level, for rows of numbers and one-hot codes; knows no network.
+
+Numbers follow EDM (Karras et al. 2022, table 1 and eq. 7) with sigma_data = 1, which quantile-normal latents have by construction.
+Codes differ: the denoiser is the expected code, D = softmax(logits) @ codebook, trained by cross-entropy. By Bayes, a code e_j of prior
+p_j seen as x = CODE e_j + sigma n has posterior logits ln p_j + CODE x_j / sigma^2. Here CODE x_j / (sigma^2 + 1) is added to the network's
+output, whose last bias starts at ln p: at high noise it then starts from the exact posterior of independent columns and learns only what
+the other columns say, which plays the part of c_skip and lowers the held-out loss at every step. The 1 (sigma_data^2) keeps the term
+bounded at low noise: with the exact one a column that went wrong could no longer be called back by the others while sampling, and drawn
+rows were told from real ones more easily though the loss was lower still (adult, AUC .69 against .62).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from codsa_ray.nn.layout import Layout
+
+CODE = 2.0**0.5
+"""Length of a one-hot code: two codes are then 2 apart, as far as two typical draws of a unit normal are (1.4) and a little more."""
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""(noisy (n, D), sigma (n,) or (1,)) -> expected clean rows (n, D)."""
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The four EDM coefficients at some noise levels, each (n, 1)."""
+
+    skip: Tensor
+    out: Tensor
+    enter: Tensor
+    level: Tensor
+
+    @classmethod
+    def at(cls, sigma: Tensor) -> Self:
+        """Of sigma (n,), with sigma_data = 1 (Karras et al. 2022, table 1)."""
+        sigma = sigma[:, None]
+        total = 1 + sigma**2
+        return cls(skip=1 / total, out=sigma * total.rsqrt(), enter=total.rsqrt(), level=sigma.log() / 4)
+
+
+def denoised(raw: Tensor, noisy: Tensor, sigma: Tensor, layout: Layout) -> Tensor:
+    """Expected clean rows from the network's raw output.
+
+    Args:
+        raw: (n, D) output F(c_in * noisy; c_noise), logits in the code dimensions.
+        noisy: (n, D) rows with noise of level sigma.
+        sigma: (n,) or (1,).
+        layout: of the D dimensions.
+
+    Returns:
+        (n, D): c_skip * noisy + c_out * F for numbers, softmax(logits) @ codebook for codes.
+    """
+    scales, reals = Scales.at(sigma), layout.reals
+    numbers = torch.addcmul(scales.skip * noisy[:, :reals], scales.out, raw[:, :reals])
+    logits = layout.codes(_posterior(raw, noisy, sigma))
+    return torch.cat([numbers, *(CODE * run.softmax(-1).flatten(1) for run in logits)], dim=1)
+
+
+def losses(raw: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor, layout: Layout) -> Tensor:
+    """Each row's training loss: squared error of F for numbers (EDM eq. 8 with its weight) and cross-entropy for codes, per part.
+
+    Args:
+        raw, noisy, sigma, layout: as in `denoised`.
+        clean: (n, D) rows without noise.
+
+    Returns:
+        (n,) mean over the layout's parts.
+    """
+    scales, reals = Scales.at(sigma), layout.reals
+    wanted = (clean[:, :reals] - scales.skip * noisy[:, :reals]) / scales.out
+    total = (raw[:, :reals] - wanted).square().sum(1)
+    for logits, codes in zip(layout.codes(_posterior(raw, noisy, sigma)), layout.codes(clean), strict=True):
+        crossed = functional.cross_entropy(logits.flatten(0, 1), codes.argmax(-1).flatten(), reduction="none")
+        total = total + crossed.unflatten(0, codes.shape[:2]).sum(1)
+    return total / layout.parts
+
+
+def _posterior(raw: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
+    return torch.addcmul(raw, noisy, CODE / (sigma[:, None] ** 2 + 1))
+
+
+def guided(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:
+    """Classifier-free guidance (Ho & Salimans 2022, eq. 6) on denoised rows; 1 is the conditional denoiser itself."""
+    if scale == 1.0:
+        return conditional
+
+    def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
+        return torch.lerp(unconditional(noisy, sigma), conditional(noisy, sigma), scale)
+
+    return denoise
+
+
+def log_priors(clean: Tensor, layout: Layout) -> Tensor:
+    """(D,) ln share of each level among (n, D) clean rows, half a row added to each (Jeffreys); 0 for numbers."""
+    counts = (clean > 0).float().sum(0) + 0.5
+    counts[: layout.reals] = 1.0
+    logs = counts.log()
+    return torch.cat([logs[: layout.reals], *(run.log_softmax(-1).flatten() for run in layout.codes(logs[None]))])

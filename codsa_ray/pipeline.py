@@ -1,0 +1,361 @@
+"""The whole pass, one line a stage; knows every stage and none of their insides."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from codsa_ray.bench import Bench
+from codsa_ray.candidates import Candidate
+from codsa_ray.contracts import Progress
+from codsa_ray.decide import Verdict
+from codsa_ray.errors import FolderError, SettingError, ShortOfRows
+from codsa_ray.folder import Folder
+from codsa_ray.job import Job, plain
+from codsa_ray.judge import Decision, decide_run, final_candidates
+from codsa_ray.manifest import check_run, claim
+from codsa_ray.outcomes import Table
+from codsa_ray.partition import Partition, partition
+from codsa_ray.plan import Plan
+from codsa_ray.plugins import identity, restore
+from codsa_ray.pool import Pool
+from codsa_ray.pools import ceiling, pool_of
+from codsa_ray.report.facts import Facts, Stage, gather
+from codsa_ray.report.page import render
+from codsa_ray.rows import FINAL, Rows
+from codsa_ray.seeds import fingerprint
+from codsa_ray.stages.apply import apply
+from codsa_ray.stages.cluster import connect
+from codsa_ray.stages.fit import Fitted, fit_all, fit_jobs
+from codsa_ray.stages.read import read
+from codsa_ray.stages.search import Trial, search, try_all
+from codsa_ray.stages.source import source_data
+from codsa_ray.stages.strategy import Space, strategy
+from codsa_ray.stages.synthesize import synthesize
+
+STAGES = ("read", "fit", "synthesize", "search", "report")
+
+
+def silent(stage: str, done: int, total: int, note: str = "") -> None:
+    """A progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run found.
+
+    Args:
+        folder: the run folder.
+        verdict: augment, bag, reweight, correct or leave, with the evidence.
+        facts: everything in report.json.
+    """
+
+    folder: str
+    verdict: Verdict
+    facts: dict[str, Any] = field(repr=False)
+
+    @property
+    def path(self) -> str:
+        """The page."""
+        return f"{self.folder}/report.html"
+
+    @property
+    def augmented(self) -> str:
+        """The data set to train on."""
+        return f"{self.folder}/augmented"
+
+
+@dataclass
+class Clock:
+    """Seconds and rows of each stage, for the terminal and the report."""
+
+    progress: Progress
+    stages: list[Stage] = field(default_factory=list)
+    last: float = field(default_factory=time.perf_counter)
+
+    def tick(self, name: str, rows_in: int, rows_out: int, reused: bool = False, unit: str = "rows") -> None:
+        """Ends a stage."""
+        now = time.perf_counter()
+        stage = Stage(name, rows_in, rows_out, now - self.last, reused)
+        self.stages.append(stage)
+        self.last = now
+        rate = "" if reused else f"{rows_out / max(stage.seconds, 1e-9):>12,.0f} {unit}/s"
+        self.progress(
+            name,
+            0,
+            0,
+            f"{name:<11} {rows_in:>10,} -> {rows_out:>10,} {unit:<6} {stage.seconds:>7.1f} s{rate}{'  (kept)' if reused else ''}",
+        )
+
+
+@contextmanager
+def _claimed(out: Folder) -> Iterator[None]:
+    lock = claim(out)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _apart(job: Job) -> None:
+    """DATA's folder must not hold the run: a second run would read its own output."""
+    for address in filter(None, (job.data, job.test, job.source)):
+        if "://" in address or "://" in job.out:
+            continue
+        data, out = Path(address).resolve(), Path(job.out).resolve()
+        if data.is_dir() and (out == data or data in out.parents):
+            raise FolderError("an --out outside DATA", f"{job.out} inside {address}", "choose another --out")
+
+
+def prepare(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any], dict[int, Partition]]:
+    """Reads, splits and partitions: what every later stage stands on. `job` has its plug-ins made."""
+    connect(job.address, job.workers)
+    rows, facts = read(job, out, progress)
+    strata: Any = job.strata
+    return rows, facts, {fold: partition(rows, strata, fold) for fold in [*range(rows.folds), FINAL]}
+
+
+def run(job: Job, progress: Progress = silent) -> Report:
+    """The whole pass. The same job on the same folder goes on where it stopped; finished stages are kept.
+
+    Args:
+        job: what to do.
+        progress: told how far each stage is.
+
+    Returns:
+        The report; report.html, report.json, augmented/ and correction.json lie in the run folder.
+
+    Raises:
+        UserError: something the caller can put right.
+        InternalError: our defect, or the machine's.
+    """
+    report = run_until(job, STAGES[-1], progress)
+    assert report is not None, "the last stage writes the report"
+    return report
+
+
+def run_until(job: Job, last: str, progress: Progress = silent) -> Report | None:
+    """The pass up to and including one of STAGES; running it again, or `run`, goes on from there.
+
+    Returns:
+        The report when `last` is "report", else None.
+    """
+    if last not in STAGES:
+        raise SettingError(f"a stage: {', '.join(STAGES)}", repr(last), "name one of them")
+    job = job.made()
+    _apart(job)
+    out = Folder(job.out).absolute
+    with _claimed(out), _cache() as cache:
+        return _run(job, out, cache, Clock(progress), last)
+
+
+@contextmanager
+def _cache() -> Iterator[str]:
+    place = tempfile.mkdtemp(prefix="codsa-")
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _run(job: Job, out: Folder, cache: str, clock: Clock, last: str) -> Report | None:
+    out.write_json("job.json", job.to_json())
+    rows, read_facts, partitions = prepare(job, out, clock.progress)
+    clock.tick("read", read_facts["rows_in"], read_facts["rows_out"], read_facts["reused"])
+    if last == "read":
+        return None
+    fitted = _fit(job, rows, partitions, out, read_facts["fingerprint"], clock)
+    if last == "fit":
+        return None
+    pools, short = _draw(job, rows, partitions, fitted, out, clock)
+    if last == "synthesize":
+        return None
+    bench = Bench(rows, partitions, {key: pool for key, (pool, _) in pools.items()}, job.learner, job.allocator, cache)  # type: ignore[arg-type]
+    table = _search(job, bench, [g for g in fitted.generators if g not in short], out, read_facts["fingerprint"], clock)
+    if last == "search":
+        return None
+    decision = _decide(job, bench, table, out, clock)
+    bench, plan, candidate = _final(job, bench, decision, fitted, out, clock)
+    judged = _judge(job, bench, decision, out, read_facts["fingerprint"], clock)
+    facts = Facts(job, bench, table, decision, judged, plan, candidate, read_facts, {**fitted.failed, **short}, tuple(clock.stages))
+    return _report(facts, out, clock)
+
+
+def _fit(job: Job, rows: Rows, partitions: dict[int, Partition], out: Folder, mark: str, clock: Clock) -> Fitted:
+    jobs = fit_jobs(job, rows, partitions, out, mark)
+    kept = all(fit.manifest.read() for fit in jobs)
+    fitted = fit_all(job, rows, partitions, jobs, source_data(job, rows, partitions[FINAL]), clock.progress)
+    count = int(sum(partitions[fit.fold].regions.counts.sum() for fit in jobs))
+    clock.tick("fit", count, count, kept)
+    return fitted
+
+
+Pools = dict[tuple[str, int, int], tuple[Pool, Any]]
+
+
+def _draw(
+    job: Job, rows: Rows, partitions: dict[int, Partition], fitted: Fitted, out: Folder, clock: Clock
+) -> tuple[Pools, dict[str, str]]:
+    pools: Pools = {}
+    allocator: Any = job.allocator
+    for fit in fitted.jobs:
+        name = identity(fit.generator)
+        if fit.fold == FINAL or name in fitted.failed or not job.trials:
+            continue
+        counts = ceiling(partitions[fit.fold].regions, allocator)
+        for draw in range(job.draws):
+            pools[name, fit.fold, draw] = pool_of(out / "pools", fit.generator, fit.fit, fit.fold, draw, job.seed, counts), fit
+    asked = sum(int(pool.ceiling(len(partitions[FINAL].regions)).sum()) for pool, _ in pools.values())
+    drawn = synthesize(rows, partitions, list(pools.values()), job.workers, job.gpus, clock.progress)
+    clock.tick("synthesize", asked, drawn.rows or asked, not drawn.rows)
+    return {key: value for key, value in pools.items() if key[0] not in drawn.short}, drawn.short
+
+
+def _search(job: Job, bench: Bench, generators: list[str], out: Folder, mark: str, clock: Clock) -> Table:
+    learner: Any = job.learner
+    rows, regions = bench.rows, bench.partitions[FINAL].regions
+    depends = [mark, plain(learner), plain(job.allocator), plain(job.strata), bench.cap, job.source]
+    folder = out / "search" / fingerprint(depends)
+    space = Space(
+        variants=len(learner.variants()),
+        generators=tuple(generators),
+        draws=job.draws,
+        trials=job.trials,
+        offset=learner.needs.offset,
+        cells=len(bench.coarse(FINAL)[0].items) < len(rows.groups.items),
+        groups_are_classes=len(rows.groups.items) == bench.classes,
+        classes=bench.classes,
+        regions=regions,
+        seed=job.seed,
+    )
+    table = Table(folder, job.task, bench.classes, np.array(rows.groups.mix))
+    before = len(folder.names())
+    total = space.variants + 12 + job.trials
+    search(Trial(bench, folder, tuple(range(rows.folds))), strategy(space), table, job.workers, total, clock.progress)
+    fresh = len(folder.names()) - before
+    clock.tick("search", len(table.outcomes), len(table.outcomes), not fresh, "trials")
+    return table
+
+
+def _decide(job: Job, bench: Bench, table: Table, out: Folder, clock: Clock) -> Decision:
+    learner: Any = job.learner
+    regions = bench.partitions[FINAL].regions
+    sizes = {o.candidate.id: o.candidate.plan(regions, bench.allocator).size for o in table.outcomes.values()}
+    names = [group.name for group in bench.rows.groups.items]
+    decision = decide_run(table, sizes, names, table.tuned(len(learner.variants())), job.seed)
+    out.write_json("verdict.json", decision.verdict.to_json())
+    scored = 0 if table.truth is None else len(table.truth)
+    clock.tick("decide", scored, scored)
+    return decision
+
+
+def _final(job: Job, bench: Bench, decision: Decision, fitted: Fitted, out: Folder, clock: Clock) -> tuple[Bench, Plan, Candidate]:
+    """Draws what is shipped and what the test rows judge from the final generators, then writes `augmented/`."""
+    regions = bench.partitions[FINAL].regions
+    shipped = decision.best[0] if job.force and decision.best else decision.chosen[0]
+    pools: Pools = {}
+    for candidate in dict.fromkeys((shipped, *([decision.best[0]] if decision.best else []))):
+        plan = candidate.plan(regions, bench.allocator)
+        for draw in range(plan.draws if plan.size else 0):
+            fit = fitted.of(candidate.generator, FINAL)
+            key = (candidate.generator, FINAL, draw)
+            held = pools[key][0].ceiling(len(regions)) if key in pools else np.zeros(len(regions), dtype=np.int64)
+            counts = np.maximum(plan.counts, held)
+            pools[key] = pool_of(out / "pools", fit.generator, fit.fit, FINAL, draw, job.seed, counts), fit
+    drawn = synthesize(bench.rows, bench.partitions, list(pools.values()), job.workers, job.gpus, clock.progress)
+    if drawn.short:
+        raise ShortOfRows("; ".join(drawn.short.values()))
+    bench = replace(bench, pools=bench.pools | {key: pool for key, (pool, _) in pools.items()}, memory={})
+    plan = shipped.plan(regions, bench.allocator)
+    mine = tuple(pools[shipped.generator, FINAL, draw][0] for draw in range(plan.draws if plan.size else 0))
+    depends = {"fits": [pool.key.id for pool in mine], "rows": bench.rows.to_json()}
+    facts = apply(bench.rows, bench.partitions[FINAL], mine, plan, shipped, out, depends, job.workers, clock.progress)
+    clock.tick("apply", facts["rows_in"], facts["rows_out"], facts["reused"])
+    return bench, plan, shipped
+
+
+def _judge(job: Job, bench: Bench, decision: Decision, out: Folder, mark: str, clock: Clock) -> Folder:
+    """Fits the final candidates on all training rows and stores their scores of the test rows."""
+    folder = out / "judge" / fingerprint([mark, plain(job.learner), plain(job.allocator), plain(job.strata), bench.cap, job.source])
+    candidates = final_candidates(decision)
+    kept = all(folder.exists(f"{candidate.id}.parquet") for candidate in candidates)
+    try_all(Trial(bench, folder, (FINAL,)), candidates, job.workers, clock.progress)
+    clock.tick("judge", len(candidates), len(candidates), kept, "fits")
+    return folder
+
+
+def _report(facts: Facts, out: Folder, clock: Clock) -> Report:
+    value = gather(facts)
+    out.write_json("correction.json", value.pop("correction"))
+    out.write_json("report.json", value)
+    out.write_bytes("report.html", render(value).encode())
+    clock.tick("report", len(value["candidates"]), len(value["candidates"]), unit="candidates")
+    return Report(out.shown, facts.decision.verdict, value)
+
+
+def rewrite_report(run_folder: str, progress: Progress = silent) -> Report:
+    """report.html again from the stored report.json, for instance after an upgrade of the page.
+
+    Raises:
+        FolderError: not a finished run.
+    """
+    out = check_run(Folder(run_folder).absolute)
+    value = out.read_json("report.json")
+    out.write_bytes("report.html", render(value).encode())
+    return Report(out.shown, Verdict.from_json(out.read_json("verdict.json")), value)
+
+
+def synthesize_more(
+    run_folder: str,
+    region: str,
+    count: int,
+    to: str,
+    generator: str | None = None,
+    seed: int | None = None,
+    address: str | None = None,
+    workers: int | None = None,
+    gpus: float = 0.0,
+    progress: Progress = silent,
+) -> str:
+    """Draws `count` more rows of a region from a finished run's final generator, in DATA's own columns.
+
+    Args:
+        run_folder: of a finished run.
+        region: as the report names it.
+        count: rows, exactly.
+        to: new folder for part-*.parquet.
+        generator: one of the run's; its first, or the verdict's, when left out.
+        seed: of the draw; left out, rows that the run itself did not draw.
+
+    Returns:
+        One line: rows and where they lie.
+
+    Raises:
+        SettingError: no such region or generator. FolderError: not a finished run, or `to` holds something.
+    """
+    from codsa_ray.stages.more import draw_more
+
+    out = check_run(Folder(run_folder).absolute)
+    job = out.read_json("job.json")
+    if count < 1:
+        raise SettingError("--rows of at least 1", str(count), "give a larger number")
+    known = {entry["name"]: entry for entry in job["generator"]}
+    chosen = generator or next(iter(known))
+    if chosen not in known:
+        raise SettingError(f"one of the run's generators: {', '.join(known)}", repr(chosen), "name one of them")
+    plugin = restore("generators", chosen, known[chosen]["settings"])
+    strata = restore("strata", job["strata"]["name"], job["strata"]["settings"])
+    target = Folder(to).absolute
+    if target.names():
+        raise FolderError("an empty folder", f"{target.shown} with {target.names()[0]}", "choose another --out")
+    connect(address, workers)
+    written = draw_more(out, plugin, strata, region, count, target, seed, workers or os.cpu_count() or 1, gpus, progress)
+    return f"{written:,} rows of {region} in {target.shown}"

@@ -1,0 +1,161 @@
+"""Pools: synthetic rows drawn once in full blocks and taken by prefix; knows where blocks lie, not how they are drawn."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from codsa_ray.errors import ShortOfRows
+from codsa_ray.fitdata import REGION
+from codsa_ray.folder import Folder
+from codsa_ray.seeds import fingerprint
+
+SHARD_ROWS = 65_536
+
+
+@dataclass(frozen=True)
+class PoolKey:
+    """What a pool's rows depend on.
+
+    Args:
+        generator: plug-in name.
+        fit: identity of the fitted folder (data, fold, settings, seed).
+        fold: fold index, or -1 for the final generator.
+        draw: index of the independent draw.
+        seed: the job's seed.
+        share: share of rows the generator was given (1.0: all of the fold-training rows).
+    """
+
+    generator: str
+    fit: str
+    fold: int
+    draw: int
+    seed: int
+    share: float = 1.0
+
+    @property
+    def id(self) -> str:
+        """Folder name."""
+        return f"{self.generator}-{'final' if self.fold < 0 else self.fold}-{self.draw}-{fingerprint(asdict(self))}"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Blocks [start, stop) of one region."""
+
+    region: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Segments written as one file by one task: the unit of work and of resuming."""
+
+    key: PoolKey
+    segments: tuple[Segment, ...]
+
+    @property
+    def name(self) -> str:
+        """File name; equal work has an equal name, in any process."""
+        first = self.segments[0]
+        return f"{first.region:04d}-{first.start:08d}-{fingerprint([asdict(s) for s in self.segments])[:8]}.parquet"
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks it holds."""
+        return sum(s.stop - s.start for s in self.segments)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Rows of one key.
+
+    Args:
+        folder: run folder's `pools`.
+        key: whose rows.
+        block: rows per block.
+        shards: in the order in which they were asked for.
+    """
+
+    folder: Folder
+    key: PoolKey
+    block: int
+    shards: tuple[Shard, ...] = ()
+
+    @property
+    def place(self) -> Folder:
+        """Where its shards lie."""
+        return self.folder / self.key.id
+
+    def ceiling(self, regions: int) -> np.ndarray:
+        """(K,) int64 rows at hand per region."""
+        rows = np.zeros(regions, dtype=np.int64)
+        for shard in self.shards:
+            for segment in shard.segments:
+                rows[segment.region] = max(rows[segment.region], segment.stop * self.block)
+        return rows
+
+    def extend(self, counts: np.ndarray) -> "Pool":
+        """The pool with shards for at least `counts` rows per region; blocks already asked for keep their shards."""
+        have = self.ceiling(len(counts)) // self.block
+        want = -(-np.asarray(counts) // self.block)
+        return Pool(self.folder, self.key, self.block, (*self.shards, *self._cut(have, want)))
+
+    def _cut(self, have: np.ndarray, want: np.ndarray) -> Iterator[Shard]:
+        most, segments, held = max(1, SHARD_ROWS // self.block), [], 0
+        for region in range(len(want)):
+            start = int(have[region])
+            while start < want[region]:
+                stop = min(int(want[region]), start + most - held)
+                segments.append(Segment(region, start, stop))
+                held, start = held + stop - start, stop
+                if held == most:
+                    yield Shard(self.key, tuple(segments))
+                    segments, held = [], 0
+        if segments:
+            yield Shard(self.key, tuple(segments))
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Every shard's rows with `_region`, in the order of `shards`."""
+        for shard in self.shards:
+            yield self.place.read_table(shard.name)
+
+    def take(self, counts: np.ndarray) -> pa.Table:
+        """The first counts[k] rows of each region k, regions in order.
+
+        Raises:
+            ShortOfRows: the pool does not hold that many.
+        """
+        table = pa.concat_tables(self.tables())
+        return table.take(pa.array(prefix(table[REGION].to_numpy(), counts)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"key": asdict(self.key), "block": self.block, "shards": [[asdict(s) for s in shard.segments] for shard in self.shards]}
+
+    @staticmethod
+    def from_json(folder: Folder, value: dict[str, Any]) -> "Pool":
+        """The inverse of `to_json`."""
+        key = PoolKey(**value["key"])
+        shards = tuple(Shard(key, tuple(Segment(**s) for s in shard)) for shard in value["shards"])
+        return Pool(folder, key, value["block"], shards)
+
+
+def prefix(region: np.ndarray, counts: Iterable[int]) -> np.ndarray:
+    """Positions of the first counts[k] rows of each region k, in region order.
+
+    Raises:
+        ShortOfRows: a region has fewer rows than asked for.
+    """
+    order = np.argsort(region, kind="stable")
+    starts = np.searchsorted(region[order], np.arange(len(list(counts := list(counts))) + 1))
+    taken = []
+    for k, count in enumerate(counts):
+        have = starts[k + 1] - starts[k]
+        if have < count:
+            raise ShortOfRows(f"wanted {count} rows of region {k}; the pool holds {have}; extend the pool first")
+        taken.append(order[starts[k] : starts[k] + count])
+    return np.concatenate(taken) if taken else np.zeros(0, dtype=np.int64)

@@ -1,0 +1,104 @@
+"""Regions: group x stratum, what generators condition on and allocators weigh; knows no row."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Region:
+    """One cell of the partition.
+
+    Args:
+        name: shown to people and taken by `codsa synthesize --region`.
+        group: index into Groups.items.
+        stratum: index of the stratum inside the group (0 where there is only one).
+        rows: training rows of the fold in it.
+        constants: column -> value that every row of the region has (canonical Python values, None for null).
+        factors: one level per conditioning factor (label, each group column, predicate, stratum), see Regions.levels.
+    """
+
+    name: str
+    group: int
+    stratum: int
+    rows: int
+    constants: tuple[tuple[str, Any], ...] = ()
+    factors: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Regions:
+    """The partition of one fold's training rows.
+
+    Args:
+        items: the regions, ordered by (group, stratum); a region's index in it is its id in the `_region` column.
+        mix: target mix over groups, >= 0, summing to 1.
+        levels: how many levels each conditioning factor has.
+    """
+
+    items: tuple[Region, ...]
+    mix: tuple[float, ...]
+    levels: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(K,) int64 training rows per region."""
+        return np.array([region.rows for region in self.items], dtype=np.int64)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """(K,) int32 group of each region."""
+        return np.array([region.group for region in self.items], dtype=np.int32)
+
+    @property
+    def group_counts(self) -> np.ndarray:
+        """(G,) int64 training rows per group."""
+        return np.bincount(self.groups, weights=self.counts, minlength=len(self.mix)).astype(np.int64)
+
+    @property
+    def constant_columns(self) -> tuple[str, ...]:
+        """Columns whose value the region fixes; generators draw the others."""
+        return tuple(dict(self.items[0].constants)) if self.items else ()
+
+    @property
+    def deficits(self) -> np.ndarray:
+        """(K,) float64 rows that full balance to the target mix adds to each region (a group's share split by its regions' rows)."""
+        counts, mix = self.group_counts.astype(float), np.array(self.mix)
+        held = mix > 0
+        total = np.max(counts[held] / mix[held])
+        # The fullest group's own difference may round to just under 0.
+        missing = np.maximum(np.where(held, total * mix - counts, 0.0), 0.0)
+        share = self.counts / np.maximum(counts[self.groups], 1)
+        return missing[self.groups] * share
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(K,) float64 target mix over regions: a group's share split by its regions' rows (evenly where it has none)."""
+        sizes = np.bincount(self.groups, minlength=len(self.mix))
+        rows = self.group_counts[self.groups]
+        within = np.where(rows > 0, self.counts / np.maximum(rows, 1), 1.0 / sizes[self.groups])
+        shares = np.array(self.mix)[self.groups] * within
+        return np.asarray(shares / shares.sum())
+
+    @property
+    def gap(self) -> float:
+        """Rows that full balance to the target mix would add in all."""
+        return float(self.deficits.sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        items = [{**vars(item), "constants": list(map(list, item.constants))} for item in self.items]
+        return {"items": items, "mix": list(self.mix), "levels": list(self.levels)}
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "Regions":
+        """The inverse of `to_json`."""
+        items = tuple(
+            Region(**{**item, "constants": tuple(map(tuple, item["constants"])), "factors": tuple(item["factors"])})
+            for item in value["items"]
+        )
+        return Regions(items, tuple(value["mix"]), tuple(value["levels"]))

@@ -1,0 +1,1 @@
+"""The page a person reads; knows stored results and no data."""

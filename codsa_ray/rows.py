@@ -1,0 +1,128 @@
+"""The run's own rows, by fold, as the read stage wrote them; knows neither generators nor learners."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from codsa_ray.contracts import StrataRule
+from codsa_ray.fitdata import REGION, ROW, FitData
+from codsa_ray.folder import Folder
+from codsa_ray.groups import Groups
+from codsa_ray.regions import Regions
+from codsa_ray.schema import Schema
+from codsa_ray.seeds import seed_of
+
+FOLD = "_fold"
+GROUP = "_group"
+UNIT = "_unit"
+FINAL = -1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Normalised rows and their split.
+
+    Fold f >= 0 trains on every training row outside f and holds f out; FINAL trains on all training rows and holds
+    the test rows out.
+
+    Args:
+        folder: the run's `read` folder.
+        parts: file names, in row order.
+        groups: declared cells.
+        schemas: one per fold, then the final one.
+        counts: (folds + 2, G) rows per group: of each fold's held-out part, of rows never held out (one hold-out only), of the test part.
+        seed: the job's.
+    """
+
+    folder: Folder
+    parts: tuple[str, ...]
+    groups: Groups
+    schemas: tuple[Schema, ...]
+    counts: tuple[tuple[int, ...], ...]
+    seed: int
+
+    @property
+    def folds(self) -> int:
+        """How many folds are scored."""
+        return len(self.schemas) - 1
+
+    def schema(self, fold: int) -> Schema:
+        """What the fold's training rows showed."""
+        return self.schemas[fold if fold >= 0 else self.folds]
+
+    def group_counts(self, fold: int) -> np.ndarray:
+        """(G,) int64 training rows of the fold per group."""
+        counts = np.array(self.counts, dtype=np.int64)
+        return np.asarray(counts[:-1].sum(axis=0) - (counts[fold] if fold >= 0 else 0))
+
+    def original(self, training: bool = True) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """(rows as they came with `_row`, their `_fold` and `_group`), part by part; test rows only when not `training`."""
+        for part in self.parts:
+            rows, split = (self.folder / "rows").read_table(part), (self.folder / "split").read_table(part)
+            fold = split[FOLD].to_numpy()
+            keep = pa.array(fold >= 0 if training else fold == FINAL)
+            rows, split = rows.filter(keep), split.filter(keep)
+            if len(rows):
+                yield rows, split
+
+    def blocks(self, fold: int, held_out: bool) -> Iterator[pa.Table]:
+        """Canonical rows of the fold with `_row` and `_group`."""
+        schema = self.schema(fold)
+        for rows, split in self.original(training=not (held_out and fold == FINAL)):
+            inside = split[FOLD].to_numpy() == fold
+            keep = pa.array(inside if held_out else ~inside | (fold == FINAL))
+            rows, split = rows.filter(keep), split.filter(keep)
+            if not len(rows):
+                continue
+            table, _ = schema.canonical(rows)
+            for name, column in ((ROW, rows[ROW]), *((c, split[c]) for c in split.column_names if c != FOLD)):
+                table = table.append_column(name, column)
+            yield table
+
+    def held_out(self, fold: int) -> pa.Table:
+        """The fold's held-out rows (the test rows for FINAL): the one place where they are read."""
+        return pa.concat_tables(self.blocks(fold, held_out=True)).combine_chunks()
+
+    def training(self, fold: int, regions: Regions, rule: StrataRule, source: "FitData | None" = None) -> FitData:
+        """The fold's training rows with `_region`."""
+
+        def blocks() -> Iterator[pa.Table]:
+            for block in self.blocks(fold, held_out=False):
+                yield block.append_column(REGION, pa.array(region_of(block, regions, rule)))
+
+        return FitData(self.schema(fold), regions, seed_of(self.seed, "fit", fold), blocks, source)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "parts": list(self.parts),
+            "groups": self.groups.to_json(),
+            "schemas": [schema.to_json() for schema in self.schemas],
+            "counts": [list(row) for row in self.counts],
+            "seed": self.seed,
+        }
+
+    @staticmethod
+    def from_json(folder: Folder, value: dict[str, Any]) -> "Rows":
+        """The inverse of `to_json`."""
+        return Rows(
+            folder,
+            tuple(value["parts"]),
+            Groups.from_json(value["groups"]),
+            tuple(Schema.from_json(schema) for schema in value["schemas"]),
+            tuple(map(tuple, value["counts"])),
+            value["seed"],
+        )
+
+
+def region_of(table: pa.Table, regions: Regions, rule: StrataRule) -> np.ndarray:
+    """(n,) int32 region of rows that carry `_group`; -1 where the group is unknown."""
+    group = table[GROUP].to_numpy().astype(np.int64)
+    stratum = rule.assign(table, group)
+    ids = np.full((max(regions.groups, default=0) + 1, rule.strata), -1, dtype=np.int32)
+    for index, region in enumerate(regions.items):
+        ids[region.group, region.stratum] = index
+    return np.asarray(np.where(group >= 0, ids[group, stratum], -1), dtype=np.int32)

@@ -1,0 +1,1 @@
+"""The only files that know Ray: read, fit, synthesize, search, apply."""

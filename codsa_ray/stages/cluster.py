@@ -1,0 +1,146 @@
+"""One Ray per process: connecting, and work spread over Ray Data; knows no stage."""
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from codsa_ray.errors import ClusterError, CodsaError, InternalError
+
+# Ray reads these when it is imported: they must be in the environment first.
+BEFORE_IMPORT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+EMBEDDED = {"RAY_AUTH_MODE": "disabled"}
+# Logical CPUs beyond the cores: pipelines of actors and tasks must never wait for each other's last CPU.
+EXTRA_CPUS = 2
+RETRIES = 2
+
+
+def connect(address: str | None = None, workers: int | None = None) -> None:
+    """Starts an embedded Ray, or attaches to `address`; does nothing when this process is connected already.
+
+    Raises:
+        ClusterError: the address cannot be reached.
+    """
+    for key, value in {**BEFORE_IMPORT, **({} if address else EMBEDDED)}.items():
+        os.environ.setdefault(key, value)
+    if address:
+        _reachable(address)
+    import ray
+
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": True}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(address="local", num_cpus=(workers or os.cpu_count() or 1) + EXTRA_CPUS, include_dashboard=False, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            "a Ray cluster", f"{address or 'local'}: {str(error).splitlines()[0]}", "check --address or leave it out"
+        ) from error
+    _quiet_data()
+
+
+def _reachable(address: str) -> None:
+    """Fails in seconds where `ray.init` would try for minutes."""
+    if address in ("auto", "local"):
+        return
+    parts = urlsplit(address if "://" in address else f"tcp://{address}")
+    try:
+        with socket.create_connection((parts.hostname or "", parts.port or 6379), timeout=5):
+            return
+    except OSError as error:
+        raise ClusterError("a Ray cluster", f"nothing answering at {address}", "check --address or leave it out") from error
+
+
+def _quiet_data() -> None:
+    import logging
+
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray.data", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class _Call:
+    """Runs `work` on one item of a list that Ray holds once."""
+
+    def __init__(self, make: Callable[[], Callable[[Any], Any]], items: Any) -> None:
+        import ray
+
+        self.work, self.items = make(), ray.get(items[0])
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        import ray.cloudpickle as cloudpickle
+
+        index = int(row["item"])
+        try:
+            return {"index": index, "result": cloudpickle.dumps(self.work(self.items[index]))}
+        except CodsaError as error:
+            # Ours travel as values: inside Ray's own error they would lose their type and their exit code.
+            return {"index": index, "result": cloudpickle.dumps(error)}
+
+
+def spread(items: Sequence[Any], make: Callable[[], Callable[[Any], Any]], workers: int, **resources: Any) -> Iterator[tuple[int, Any]]:
+    """Runs `make()` once per actor and its result on every item, through Ray Data, as results come.
+
+    Args:
+        items: what to work on; small (descriptions, not rows).
+        make: builds the work inside an actor.
+        workers: actors at most.
+        resources: Ray resources of one actor (num_cpus, num_gpus, memory).
+
+    Yields:
+        (index of the item, result), in no order.
+
+    Raises:
+        CodsaError: what the work raised; InternalError: a worker died more than RETRIES times, or results are missing.
+    """
+    import ray
+    import ray.cloudpickle as cloudpickle
+
+    if not items:
+        return
+    resources.setdefault("num_cpus", 0.9)
+    size = min(workers, len(items))
+    # A list around the reference keeps Ray from resolving it into every constructor call's arguments.
+    dataset = ray.data.from_items(list(range(len(items))), override_num_blocks=len(items)).map(
+        _Call,
+        fn_constructor_args=[make, [ray.put(list(items))]],
+        compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
+        max_restarts=RETRIES,
+        max_task_retries=RETRIES,
+        **resources,
+    )
+    seen = 0
+    try:
+        for row in dataset.iter_rows():
+            result = cloudpickle.loads(row["result"])
+            if isinstance(result, CodsaError):
+                raise result
+            seen += 1
+            yield int(row["index"]), result
+    except (ray.exceptions.RayError, RuntimeError, ValueError) as error:
+        raise InternalError(f"a worker failed: {str(error).strip().splitlines()[-1]}; run again, finished parts are kept") from error
+    if seen != len(items):
+        raise InternalError(f"{len(items)} parts were asked for, {seen} came back; run again, finished parts are kept")
+
+
+def resources() -> dict[str, float]:
+    """CPUs, GPUs and nodes of the connected cluster."""
+    import ray
+
+    return {**ray.cluster_resources(), "nodes": float(sum(node["Alive"] for node in ray.nodes()))}

@@ -1,0 +1,197 @@
+"""Fit: every generator on every fold and on all training rows, side by side as Ray tasks or spread by Ray Train; knows no method."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from codsa_ray.contracts import Generator, Progress
+from codsa_ray.errors import CodsaError, SchemaError
+from codsa_ray.fitdata import FitData
+from codsa_ray.folder import Folder
+from codsa_ray.job import Job, plain
+from codsa_ray.manifest import Manifest
+from codsa_ray.partition import Partition
+from codsa_ray.plugins import identity, name_of
+from codsa_ray.rows import FINAL, Rows
+from codsa_ray.seeds import fingerprint
+
+VERSION = 1
+CHECKPOINT = "checkpoint"
+CURRENT = "current.json"
+
+
+@dataclass
+class LocalWorker:
+    """The only worker of a fit; checkpoints lie beside the result, so that a killed fit goes on."""
+
+    folder: Folder
+    device: str = "cpu"
+    rank: int = 0
+    world: int = 1
+
+    def prepare(self, module: Any, make_optimizer: Any) -> tuple[Any, Any]:
+        """Moves the module to the device."""
+        module = module.to(self.device)
+        return module, make_optimizer(module.parameters())
+
+    def save(self, step: int, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+        """Overwrites the checkpoint: arrays first, then the mark that makes them count."""
+        name = f"{step:09d}"
+        place = self.folder / CHECKPOINT
+        before = place.read_json("last.json")["name"] if place.exists("last.json") else None
+        place.write_arrays(f"{name}.safetensors", arrays)
+        place.write_json("last.json", {"name": name, "step": step, "meta": meta})
+        if before not in (None, name):
+            place.delete(f"{before}.safetensors")
+
+    def resume(self) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
+        """The newest whole checkpoint."""
+        place = self.folder / CHECKPOINT
+        if not place.exists("last.json"):
+            return None
+        last = place.read_json("last.json")
+        return last["step"], place.read_arrays(f"{last['name']}.safetensors"), last["meta"]
+
+    def report(self, step: int, metrics: dict[str, float]) -> None:
+        """One worker waits for nobody."""
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """One generator on one fold."""
+
+    generator: Generator
+    fold: int
+    folder: Folder
+    depends: Any
+
+    @property
+    def manifest(self) -> Manifest:
+        """Its completion mark."""
+        return Manifest(self.folder, self.depends)
+
+    @property
+    def fit(self) -> str:
+        """Identity of the fitted folder: part of every pool's key."""
+        return self.manifest.fingerprint
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What the stage leaves: finished fits, and generators that could not be fitted with the reason."""
+
+    jobs: tuple[FitJob, ...]
+    failed: dict[str, str]
+
+    def of(self, generator: str, fold: int) -> FitJob:
+        """The fit of a generator (by identity) on a fold."""
+        return next(job for job in self.jobs if identity(job.generator) == generator and job.fold == fold)
+
+    @property
+    def generators(self) -> list[str]:
+        """Identities of the generators that fitted everywhere, in the order they were asked for."""
+        return [g for g in dict.fromkeys(identity(job.generator) for job in self.jobs) if g not in self.failed]
+
+
+def fit_jobs(job: Job, rows: Rows, partitions: dict[int, Partition], out: Folder, read_mark: str) -> list[FitJob]:
+    """Generators x (folds + final)."""
+    found = []
+    for generator in job.generator:
+        assert not isinstance(generator, str), "call Job.made() first"
+        for fold in [*range(rows.folds), FINAL]:
+            depends = {
+                "version": VERSION,
+                "rows": read_mark,
+                "fold": fold,
+                "generator": plain(generator),
+                "strata": plain(job.strata),
+                "regions": partitions[fold].regions.to_json(),
+                "source": job.source,
+            }
+            name = f"{identity(generator)}/{'final' if fold == FINAL else fold}-{fingerprint(depends)[:8]}"
+            found.append(FitJob(generator, fold, out / "fit" / name, depends))
+    return found
+
+
+def run_fit(fit: FitJob, data: FitData, device: str) -> str | None:
+    """Fits in this process; returns why it could not, or None."""
+    manifest = fit.manifest
+    try:
+        fit.generator.fit(data, LocalWorker(fit.folder.make(), device))
+    except SchemaError:
+        raise
+    except (CodsaError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    fit.folder.delete(CHECKPOINT)
+    manifest.write(rows=int(data.regions.counts.sum()))
+    return None
+
+
+def fit_all(
+    job: Job, rows: Rows, partitions: dict[int, Partition], jobs: list[FitJob], source: FitData | None, progress: Progress
+) -> Fitted:
+    """Fits what is not fitted yet."""
+    waiting = [fit for fit in jobs if fit.manifest.read() is None]
+    failed: dict[str, str] = {}
+    done = len(jobs) - len(waiting)
+    for fit, reason in _run(job, rows, partitions, waiting, source):
+        done += 1
+        progress("fit", done, len(jobs), f"{name_of(fit.generator)} {'final' if fit.fold == FINAL else f'fold {fit.fold}'}")
+        if reason:
+            failed[identity(fit.generator)] = reason
+    final = {identity(fit.generator): fit for fit in jobs if fit.fold == FINAL and identity(fit.generator) not in failed}
+    (Folder(job.out).absolute / "fit").write_json(CURRENT, {name: fit.folder.address.partition("/fit/")[2] for name, fit in final.items()})
+    return Fitted(tuple(jobs), failed)
+
+
+def _run(
+    job: Job, rows: Rows, partitions: dict[int, Partition], waiting: list[FitJob], source: FitData | None
+) -> Iterator[tuple[FitJob, str | None]]:
+    import ray
+
+    if not waiting:
+        return
+    shared = ray.put((rows, partitions, source))
+    small = [fit for fit in waiting if not _spread(job, fit)]
+    refs = {_task(fit, job.gpus).remote(fit, shared, job.gpus): fit for fit in small}
+    while refs:
+        ready, _ = ray.wait(list(refs), num_returns=1)
+        yield refs.pop(ready[0]), ray.get(ready[0])
+    for fit in waiting:
+        if _spread(job, fit):
+            from codsa_ray.stages.train import train_fit
+
+            yield fit, train_fit(fit, rows, partitions[fit.fold], source, job)
+
+
+def _spread(job: Job, fit: FitJob) -> bool:
+    """Only a fit that can use several GPUs is worth a trainer's start-up."""
+    return fit.generator.needs.distributed and job.gpus > 1
+
+
+def _task(fit: FitJob, gpus: float) -> Any:
+    import ray
+
+    needs = fit.generator.needs
+    options: dict[str, Any] = {"num_cpus": needs.cpus, "max_retries": 2, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
+    if needs.gpus or gpus:
+        options["num_gpus"] = min(1.0, gpus) if gpus else needs.gpus
+    if needs.memory:
+        options["memory"] = needs.memory
+    if needs.accelerator:
+        options["accelerator_type"] = needs.accelerator
+    return ray.remote(**options)(_fit_task)
+
+
+def _fit_task(fit: FitJob, shared: tuple[Rows, dict[int, Partition], FitData | None], gpus: float) -> str | None:
+    import torch
+
+    # One thread each: fits run side by side, and a sum's order must not depend on how many cores a machine has.
+    torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
+    rows, partitions, source = shared
+    part = partitions[fit.fold]
+    data = rows.training(fit.fold, part.regions, part.rule, source)
+    return run_fit(fit, data, "cuda" if gpus and torch.cuda.is_available() else "cpu")

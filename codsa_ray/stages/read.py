@@ -1,0 +1,317 @@
+"""Read: DATA into the run's own rows, split by group and summed up per fold; knows no model."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from codsa_ray.contracts import Progress
+from codsa_ray.errors import InputError, SchemaError
+from codsa_ray.fitdata import ROW
+from codsa_ray.folder import Folder
+from codsa_ray.formats import Fragment, Probe, fragments, load, probe
+from codsa_ray.grouping import Grouping
+from codsa_ray.groups import Groups
+from codsa_ray.infer import infer, near, refuse
+from codsa_ray.job import Job
+from codsa_ray.manifest import Manifest
+from codsa_ray.rows import FINAL, FOLD, GROUP, UNIT, Rows
+from codsa_ray.schema import Schema
+from codsa_ray.split import EXACT_ROWS, Split, folds_for, split_exactly, split_units
+from codsa_ray.stages.cluster import spread
+from codsa_ray.summary import Summary
+from codsa_ray.values import as_text
+
+VERSION = 1
+MOST_CLASSES = 100
+
+
+@dataclass(frozen=True)
+class Part:
+    """One fragment of DATA (or of the test set) and where its rows go."""
+
+    fragment: Fragment
+    name: str
+    first: int
+    test: bool
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one part was found to hold."""
+
+    rows: int
+    set_aside: int
+    cells: tuple[tuple[Any, ...], ...]
+    counts: tuple[int, ...]
+    codes: np.ndarray | None
+    positions: np.ndarray | None
+    units: np.ndarray | None
+
+
+def _unit_hash(table: pa.Table, unit: str) -> np.ndarray:
+    text = as_text(table[unit]).to_numpy(zero_copy_only=False).astype(str)
+    return np.asarray(pd.util.hash_array(text, categorize=False).astype(np.uint64))
+
+
+def _probe() -> Callable[[Fragment], Probe]:
+    return probe
+
+
+@dataclass(frozen=True)
+class Normalise:
+    """Writes one part's rows with their positions, rows without a target set aside."""
+
+    folder: Folder
+    types: pa.Schema
+    grouping: Grouping
+    target: str
+    unit: str | None
+    exact: bool
+
+    def __call__(self, part: Part) -> Written:
+        """Writes the part; returns what it holds."""
+        tables, first = [], part.first
+        for block in load(part.fragment, self.types):
+            positions = pa.array(np.arange(first, first + len(block), dtype=np.int64))
+            first += len(block)
+            block = block.append_column(ROW, positions)
+            tables.append(block.filter(pc.is_valid(as_text(block[self.target]))))
+        read = first - part.first
+        empty = self.types.append(pa.field(ROW, pa.int64())).empty_table()
+        table = self.grouping.relabel(pa.concat_tables(tables) if tables else empty)
+        (self.folder / "rows").write_table(part.name, table)
+        return self._written(table, read)
+
+    def _written(self, table: pa.Table, read: int) -> Written:
+        keys, codes = self.grouping.keys(table)
+        counts = np.bincount(codes, minlength=len(keys))
+        units = _unit_hash(table, self.unit) if self.unit else None
+        kept, positions = (codes.astype(np.int32), table[ROW].to_numpy()) if self.exact else (None, None)
+        return Written(len(table), read - len(table), tuple(keys), tuple(map(int, counts)), kept, positions, units)
+
+
+@dataclass(frozen=True)
+class Assign:
+    """Writes one part's folds and groups; returns the summary and the group counts of each of its folds."""
+
+    folder: Folder
+    groups: Groups
+    split: Split
+    unit: str | None
+
+    def __call__(self, part: Part) -> tuple[dict[int, Summary], dict[int, np.ndarray]]:
+        """Writes the part's split; returns (summaries, counts) by fold."""
+        table = (self.folder / "rows").read_table(part.name)
+        group = self.groups.assign(table).astype(np.int32)
+        positions = table[ROW].to_numpy()
+        fold = np.full(len(table), FINAL, dtype=np.int8) if part.test else self.split.of(positions)
+        columns = {FOLD: fold, GROUP: group, **({UNIT: _unit_hash(table, self.unit)} if self.unit else {})}
+        (self.folder / "split").write_table(part.name, pa.table(columns))
+        summaries, counts = {}, {}
+        for f in np.unique(fold):
+            mine = fold == f
+            counts[int(f)] = np.bincount(group[mine & (group >= 0)], minlength=len(self.groups.items))
+            if f != FINAL:
+                summaries[int(f)] = Summary.of(table.filter(pa.array(mine)).drop_columns([ROW]), positions[mine])
+        return summaries, counts
+
+
+def read(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any]]:
+    """Reads, groups, splits and sums up DATA.
+
+    Returns:
+        The run's rows, and the manifest: rows, set_aside, notices, parts, seconds.
+
+    Raises:
+        InputError, SchemaError, GroupError: see errors.py.
+    """
+    parts_of = [(fragment, False) for fragment in fragments(job.data)]
+    parts_of += [(fragment, True) for fragment in (fragments(job.test) if job.test else ())]
+    folder = out / "read"
+    manifest = Manifest(folder, _depends(job, [fragment for fragment, _ in parts_of]))
+    stored = manifest.read()
+    if stored:
+        return Rows.from_json(folder, stored["rows_json"]), {**stored, "reused": True}
+    folder.delete()
+    probes = dict(spread([fragment for fragment, _ in parts_of], _probe, job.workers))
+    types, notices = _types(job, [probes[i] for i in range(len(parts_of))])
+    parts = _parts(parts_of, [probes[i].rows for i in range(len(parts_of))])
+    return _divide(job, folder, parts, types, notices, manifest, progress)
+
+
+def _depends(job: Job, found: list[Fragment]) -> dict[str, Any]:
+    settings = {
+        key: getattr(job, key)
+        for key in (
+            "target",
+            "group",
+            "region",
+            "hide",
+            "merge",
+            "unit",
+            "schema",
+            "keep",
+            "task",
+            "folds",
+            "seed",
+            "smallest",
+            "target_mix",
+        )
+    }
+    return {"version": VERSION, "data": [fragment.identity for fragment in found], "test": bool(job.test), **settings}
+
+
+def _types(job: Job, probes: list[Probe]) -> tuple[pa.Schema, list[str]]:
+    data = probes[0]
+    for other in probes[1:]:
+        data = data.merge(other)
+    if data.rows == 0:
+        raise InputError("a table with rows", f"{Folder(job.data).shown} with none", "check the file")
+    names = data.types.names
+    for option, column in [
+        ("--target", job.target),
+        ("--unit", job.unit),
+        *(("--group", c) for c in job.group),
+        *(("--hide", c) for c in job.hide),
+    ]:
+        if column is not None and column not in names:
+            raise SchemaError(f"a column for {option}", repr(column), f"did you mean {near(column, names)}?")
+    return data.types, list(data.notices)
+
+
+def _parts(found: list[tuple[Fragment, bool]], rows: list[int]) -> list[Part]:
+    firsts = np.concatenate([[0], np.cumsum(rows)[:-1]]).astype(int)
+    return [Part(fragment, f"{i:06d}.parquet", int(firsts[i]), test) for i, (fragment, test) in enumerate(found)]
+
+
+def _divide(
+    job: Job, folder: Folder, parts: list[Part], types: pa.Schema, notices: list[str], manifest: Manifest, progress: Progress
+) -> tuple[Rows, dict[str, Any]]:
+    grouping = Grouping(
+        target=None if job.task == "regression" else job.target,
+        columns=job.group,
+        predicates=job.region,
+        merges=tuple(Grouping.parse_merge(text) for text in job.merge),
+    )
+    total = parts[-1].first + 1
+    work = Normalise(folder, types, grouping, job.target, job.unit, exact=total <= EXACT_ROWS or job.unit is not None)
+    written: dict[int, Written] = {}
+    for index, result in spread(parts, lambda: work, job.workers):
+        written[index] = result
+        progress("read", len(written), 2 * len(parts))
+    counts = _count(written.values())
+    _check_labels(job, counts, sum(w.rows for w in written.values()), sum(w.set_aside for w in written.values()))
+    groups = Groups.of(grouping, counts, dict(job.target_mix) if job.target_mix else None, job.smallest)
+    split, folds = _split(job, groups, parts, written, notices)
+    summaries: dict[int, Summary] = {}
+    held = np.zeros((folds + 2, len(groups.items)), dtype=np.int64)
+    assign = Assign(folder, groups, split, job.unit)
+    for done, (_, (found, cells)) in enumerate(_in_order(spread(parts, lambda: assign, job.workers), len(parts))):
+        for fold, summary in found.items():
+            summaries[fold] = summaries[fold].merge(summary) if fold in summaries else summary
+        for fold, cell in cells.items():
+            held[fold] += cell
+        progress("read", len(parts) + done + 1, 2 * len(parts))
+    schemas = _schemas(job, summaries, folds)
+    counts_by_fold = tuple(tuple(map(int, row)) for row in held)
+    rows = Rows(folder, tuple(part.name for part in parts), groups, tuple(schemas), counts_by_fold, job.seed)
+    notices += [f"column {column!r} is left out: {reason}" for column, reason in schemas[-1].left_out]
+    set_aside = sum(w.set_aside for w in written.values())
+    if set_aside:
+        notices.append(f"{set_aside} rows without a value of {job.target!r} were set aside")
+    facts = manifest.write(
+        rows_json=rows.to_json(),
+        rows_in=sum(w.rows + w.set_aside for w in written.values()),
+        rows_out=sum(w.rows for w in written.values()),
+        set_aside=set_aside,
+        notices=notices,
+    )
+    return rows, {**facts, "reused": False}
+
+
+def _in_order(results: Iterator[tuple[int, Any]], total: int) -> Iterator[tuple[int, Any]]:
+    waiting: dict[int, Any] = {}
+    following = 0
+    for index, result in results:
+        waiting[index] = result
+        while following in waiting:
+            yield following, waiting.pop(following)
+            following += 1
+
+
+def _count(written: Any) -> dict[tuple[Any, ...], int]:
+    total: Counter[tuple[Any, ...]] = Counter()
+    for part in written:
+        total.update(dict(zip(part.cells, part.counts, strict=True)))
+    return dict(total)
+
+
+def _check_labels(job: Job, counts: dict[tuple[Any, ...], int], rows: int, set_aside: int) -> None:
+    if rows == 0:
+        raise SchemaError(f"values in the target {job.target!r}", f"{set_aside} rows, all null", "name another --target")
+    if job.task != "classification":
+        return
+    labels = sorted({str(cell[0]) for cell in counts})
+    if len(labels) < 2:
+        raise SchemaError(f"two or more classes in {job.target!r}", f"one: {labels[0]!r}", "name another --target")
+    if len(labels) > MOST_CLASSES:
+        got = f"{len(labels)} distinct values"
+        raise SchemaError(f"at most {MOST_CLASSES} classes in {job.target!r}", got, "name another --target, or give --task regression")
+
+
+def _split(job: Job, groups: Groups, parts: list[Part], written: dict[int, Written], notices: list[str]) -> tuple[Split, int]:
+    total = sum(w.rows for i, w in written.items() if not parts[i].test)
+    mine = [i for i in range(len(parts)) if not parts[i].test]
+    smallest = min(group.rows for group in groups.items)
+    folds = folds_for(total, smallest, job.folds, notices)
+    if written[mine[0]].codes is None:
+        notices.append(f"{total} rows: split by hash of the row, not by rank within the group")
+        return Split(job.seed, folds, test=job.test is None), folds
+    index = {group: g for g, group in enumerate(groups.keys)}
+    group = np.concatenate([np.array([index[cell] for cell in written[i].cells], dtype=np.int32)[written[i].codes] for i in mine])
+    positions = np.concatenate([written[i].positions for i in mine])
+    if job.unit:
+        units = np.concatenate([written[i].units for i in mine])
+        fold, deviation = split_units(positions, group, units, folds, job.seed, test=job.test is None)
+        notices.append(f"rows of one {job.unit!r} stay together: a group's share of a part is off by at most {deviation:.1%} of its rows")
+    else:
+        fold = split_exactly(positions, group, folds, job.seed, test=job.test is None)
+    return Split(job.seed, folds, job.test is None, positions, fold), folds
+
+
+def _schemas(job: Job, summaries: dict[int, Summary], folds: int) -> list[Schema]:
+    def total(without: int) -> Summary:
+        merged: Summary | None = None
+        for fold in sorted(summaries):
+            if fold != without:
+                merged = summaries[fold] if merged is None else merged.merge(summaries[fold])
+        assert merged is not None
+        return merged
+
+    options: dict[str, Any] = {"task": job.task, "hidden": job.hide, "group_columns": job.group, "keep": job.keep}
+    stated = dict(job.schema or {})
+    final = infer(total(FINAL), job.target, overrides=stated, **options)
+    handled = [(plugin.needs.kinds, type(plugin).__name__) for plugin in (job.learner, *job.generator)]  # type: ignore[union-attr]
+    for kinds, who in handled:
+        refuse(final, kinds, who)
+    return [_relearned(final, total(fold), job.target, stated, options) for fold in range(folds)] + [final]
+
+
+def _relearned(final: Schema, summary: Summary, target: str, stated: dict[str, Any], options: dict[str, Any]) -> Schema:
+    """The fold's own bounds and categories; what a column is stays as all training rows have it."""
+    kinds = {column.name: column.kind for column in final.columns}
+    first = infer(summary, target, overrides=stated, **options)
+    seen = {column.name: column.kind for column in first.columns}
+    pinned: dict[str, Any] = {}
+    for name in final.order:
+        if name in kinds and seen.get(name) != kinds[name]:
+            pinned[name] = {**stated.get(name, {}), "kind": kinds[name]}
+        elif name in seen and name not in kinds:
+            pinned[name] = {"leave_out": True}
+    return infer(summary, target, overrides={**stated, **pinned}, **options) if pinned else first

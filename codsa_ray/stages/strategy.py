@@ -1,0 +1,117 @@
+"""Strategy: which candidates are asked for, batch after batch, given what came back; knows losses, not how they came about."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import optuna
+
+from codsa_ray.candidates import Candidate, baselines, largest_gamma, needs_eta, openers
+from codsa_ray.pools import LARGEST_ETA, ROW_WEIGHTS, TILTS
+from codsa_ray.regions import Regions
+from codsa_ray.seeds import seed_of
+
+BATCH = 8
+SMALLEST_GAMMA = 0.05
+SMALLEST_ETA = 0.1
+
+Batches = Generator[list[Candidate], dict[str, float], None]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What the strategy may choose from.
+
+    Args:
+        variants: how many settings the learner has.
+        generators: identities of fitted generators.
+        draws: most draws, and fits of a bag.
+        trials: synthetic candidates.
+        offset, cells, groups_are_classes, classes: see candidates.baselines.
+        regions: of all training rows.
+        seed: the job's.
+    """
+
+    variants: int
+    generators: tuple[str, ...]
+    draws: int
+    trials: int
+    offset: bool
+    cells: bool
+    groups_are_classes: bool
+    classes: int
+    regions: Regions
+    seed: int
+
+
+def strategy(space: Space) -> Batches:
+    """Yields batches; send back {candidate id: balanced loss (infinite when it failed)}.
+
+    First the learner is tuned without synthesis, then every other candidate without synthesis is asked for, then the
+    opening synthetic ones, then what a TPE sampler (Bergstra et al. 2011) proposes in fixed batches, told in order:
+    what is asked does not depend on which trial ended first.
+    """
+    plain = [Candidate(variant=v) for v in range(space.variants)]
+    losses = yield plain
+    variant = min(range(space.variants), key=lambda v: (losses[plain[v].id], v))
+    yield baselines(space.draws, space.offset, space.cells, space.groups_are_classes, space.classes, variant)
+    if not space.generators or not space.trials or (space.regions.gap == 0 and not needs_eta(space.regions)):
+        return
+    first = openers(list(space.generators), space.draws, space.regions, variant)[: space.trials]
+    study = _study(space)
+    losses = yield first
+    _tell(study, space, first, losses)
+    asked = len(first)
+    while asked < space.trials:
+        trials = [study.ask() for _ in range(min(BATCH, space.trials - asked))]
+        batch = [_propose(trial, space, variant) for trial in trials]
+        losses = yield batch
+        for trial, candidate in zip(trials, batch, strict=True):
+            _finish(study, trial, losses[candidate.id])
+        asked += len(batch)
+
+
+def _study(space: Space) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = optuna.samplers.TPESampler(
+        seed=seed_of(space.seed, "search") % 2**32, n_startup_trials=0, multivariate=False, constant_liar=True
+    )
+    return optuna.create_study(sampler=sampler)
+
+
+def _distributions(space: Space) -> dict[str, optuna.distributions.BaseDistribution]:
+    kinds = optuna.distributions
+    found: dict[str, optuna.distributions.BaseDistribution] = {
+        "generator": kinds.CategoricalDistribution(space.generators),
+        "tilt": kinds.CategoricalDistribution(TILTS),
+        "row_weight": kinds.CategoricalDistribution(ROW_WEIGHTS),
+        "fits": kinds.CategoricalDistribution(tuple(sorted({1, space.draws}))),
+    }
+    if needs_eta(space.regions):
+        return {**found, "eta": kinds.FloatDistribution(SMALLEST_ETA, LARGEST_ETA, log=True)}
+    return {**found, "gamma": kinds.FloatDistribution(SMALLEST_GAMMA, largest_gamma(space.regions), log=True)}
+
+
+def _propose(trial: optuna.trial.Trial, space: Space, variant: int) -> Candidate:
+    values = {name: trial._suggest(name, kind) for name, kind in _distributions(space).items()}
+    for name in ("gamma", "eta"):
+        if name in values:
+            # Three digits: two proposals that differ by less would be the same rows.
+            values[name] = float(f"{values[name]:.3g}")
+    return Candidate("synthetic", variant=variant, **values)
+
+
+def _tell(study: optuna.Study, space: Space, batch: list[Candidate], losses: dict[str, float]) -> None:
+    kinds = _distributions(space)
+    for candidate in batch:
+        loss = losses[candidate.id]
+        params = {name: getattr(candidate, name) for name in kinds}
+        state = optuna.trial.TrialState.COMPLETE if loss < float("inf") else optuna.trial.TrialState.FAIL
+        value = loss if state == optuna.trial.TrialState.COMPLETE else None
+        study.add_trial(optuna.trial.create_trial(state=state, value=value, params=params, distributions=kinds))
+
+
+def _finish(study: optuna.Study, trial: optuna.trial.Trial, loss: float) -> None:
+    if loss < float("inf"):
+        study.tell(trial, loss)
+    else:
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)

@@ -1,0 +1,166 @@
+"""Trial: one candidate trained on one fold and scored on its held-out rows, corrected by its own training weights; draws nothing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from codsa_ray.bench import Bench, Real
+from codsa_ray.candidates import Candidate
+from codsa_ray.correct import average, merge_cells, offset_scores
+from codsa_ray.errors import CandidateError
+from codsa_ray.seeds import rng_of, seed_of
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Rows of one fit.
+
+    Args:
+        X: (n, ...) encoded rows.
+        y: (n,) class ids (group ids for joint cells), or values.
+        weight: (n,) > 0.
+        group: (n,) groups.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray
+    group: np.ndarray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Held-out scores of a candidate in one fold.
+
+    Args:
+        row, truth, group, unit: of the held-out rows.
+        raw: (n, C) averaged log-probabilities as trained (or (n,) for other tasks).
+        offset: the same, each fit corrected by its own training weights before averaging.
+    """
+
+    row: np.ndarray
+    truth: np.ndarray
+    group: np.ndarray
+    unit: np.ndarray | None
+    raw: np.ndarray
+    offset: np.ndarray
+
+
+def run_trial(bench: Bench, candidate: Candidate, fold: int) -> Scores:
+    """Trains and scores the candidate.
+
+    Raises:
+        CandidateError: scores that are not finite, or that do not sum to 1.
+    """
+    held = bench.held_out(fold)
+    raw, corrected = [], []
+    for index, mix in enumerate(mixes(bench, candidate, fold)):
+        scores = _fit(bench, candidate, fold, index, mix, held)
+        _check(candidate, scores, bench.classes)
+        plain, offset = _correct(bench, candidate, fold, mix, scores, held)
+        raw.append(plain)
+        corrected.append(offset)
+    classes = bench.classes > 0
+    return Scores(held.row, held.y, held.group, held.unit, average(raw, classes), average(corrected, classes))
+
+
+def mixes(bench: Bench, candidate: Candidate, fold: int) -> Iterator[Mix]:
+    """The training rows of each of the candidate's fits."""
+    real = bench.training(fold)
+    base = Mix(real.X, real.group if candidate.kind == "cells" else real.y, real.weight, real.group)
+    for index in range(candidate.fits):
+        rng = rng_of(bench.rows.seed, "mix", fold, index)
+        if candidate.kind == "synthetic":
+            yield _with_synthetic(bench, candidate, fold, index, base)
+        elif candidate.kind == "undersampled":
+            yield _undersampled(base, candidate.ratio, rng)
+        else:
+            mix = _resampled(base, rng) if candidate.fits > 1 else base
+            yield _weighted(mix, candidate) if candidate.kind == "weights" else mix
+
+
+def _with_synthetic(bench: Bench, candidate: Candidate, fold: int, draw: int, real: Mix) -> Mix:
+    regions = bench.partitions[fold].regions
+    plan = candidate.plan(regions, bench.allocator)
+    if plan.size == 0:
+        return real
+    X, y, region = bench.synthetic(candidate.generator, fold, draw, plan.counts)
+    weight = np.concatenate(plan.row_weights())
+    return Mix(
+        np.concatenate([real.X, X]),
+        np.concatenate([real.y, y]),
+        np.concatenate([real.weight, weight]),
+        np.concatenate([real.group, regions.groups[region].astype(np.int64)]),
+    )
+
+
+def _take(mix: Mix, index: np.ndarray) -> Mix:
+    return Mix(mix.X[index], mix.y[index], mix.weight[index], mix.group[index])
+
+
+def _resampled(mix: Mix, rng: np.random.Generator) -> Mix:
+    """A bootstrap sample within every group (Breiman 1996), so that no bag loses a rare group."""
+    index = [rng.choice(rows, len(rows)) for rows in _by_group(mix)]
+    return _take(mix, np.sort(np.concatenate(index)))
+
+
+def _undersampled(mix: Mix, ratio: float, rng: np.random.Generator) -> Mix:
+    """At most ratio x the smallest group's rows of every group, without replacement."""
+    groups = _by_group(mix)
+    most = max(1, round(ratio * min(len(rows) for rows in groups)))
+    index = [rows if len(rows) <= most else rng.choice(rows, most, replace=False) for rows in groups]
+    return _take(mix, np.sort(np.concatenate(index)))
+
+
+def _by_group(mix: Mix) -> list[np.ndarray]:
+    return [np.flatnonzero(mix.group == g) for g in np.unique(mix.group)]
+
+
+def _weighted(mix: Mix, candidate: Candidate) -> Mix:
+    """Weights (n_cell)^-strength, scaled to keep the total."""
+    cell = (mix.y if candidate.by == "class" else mix.group).astype(np.int64)
+    totals = np.bincount(cell, weights=mix.weight)
+    factor = np.maximum(totals, 1e-12)[cell] ** -candidate.strength
+    weight = mix.weight * factor
+    return Mix(mix.X, mix.y, weight * (mix.weight.sum() / weight.sum()), mix.group)
+
+
+def _fit(bench: Bench, candidate: Candidate, fold: int, index: int, mix: Mix, held: Real) -> np.ndarray:
+    learner = bench.learner.variants()[candidate.variant]
+    outputs = len(bench.rows.groups.items) if candidate.kind == "cells" else bench.classes
+    offset = None
+    if candidate.kind == "loss":
+        totals = np.bincount(mix.y, weights=mix.weight, minlength=outputs)
+        offset = np.tile(np.log(np.maximum(totals, 1e-12) / totals.sum()), (len(mix.y), 1))
+    # The seed leaves the candidate out: two candidates differ by their rows, not by their luck.
+    seed = seed_of(bench.rows.seed, "learner", fold, index)
+    predictor = learner.fit(mix.X, mix.y, mix.weight, classes=outputs, seed=seed, offset=offset)
+    return np.asarray(predictor.scores(held.X), dtype=np.float64)
+
+
+def _check(candidate: Candidate, scores: np.ndarray, classes: int) -> None:
+    if not np.all(np.isfinite(scores)):
+        raise CandidateError(f"{candidate.name}: {np.sum(~np.isfinite(scores))} scores are not finite")
+    if classes and np.max(np.abs(np.exp(scores).sum(axis=1) - 1), initial=0) > 1e-3:
+        raise CandidateError(f"{candidate.name}: probabilities do not sum to 1")
+
+
+def _correct(bench: Bench, candidate: Candidate, fold: int, mix: Mix, scores: np.ndarray, held: Real) -> tuple[np.ndarray, np.ndarray]:
+    """(as trained, corrected to the target mix); tasks without classes need no correction."""
+    if not bench.classes:
+        return scores, scores
+    groups = bench.rows.groups
+    tau = np.array(groups.mix)
+    weight = np.bincount(mix.group, weights=mix.weight, minlength=len(tau))
+    labels = groups.labels(bench.rows.schema(fold).classes)
+    if candidate.kind == "cells":
+        identity = np.tile(np.arange(len(tau), dtype=np.int32), (len(scores), 1))
+        offset = offset_scores(scores, identity, tau, weight, labels)
+        return merge_cells(scores, labels, bench.classes), merge_cells(offset, labels, bench.classes)
+    if candidate.kind == "loss":
+        weight = weight / np.maximum(np.bincount(labels, weights=weight, minlength=bench.classes)[labels], 1e-12)
+    coarse, onto = bench.coarse(fold)
+    size = len(coarse.items)
+    tau, weight = np.bincount(onto, tau, minlength=size), np.bincount(onto, weight, minlength=size)
+    return scores, offset_scores(scores, held.cells, tau, weight, coarse.labels(bench.rows.schema(fold).classes))

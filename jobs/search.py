@@ -1,0 +1,11 @@
+"""Tries every candidate, drawing first what is not drawn: the stages up to `search`, on a running cluster.
+
+`ray job submit --working-dir . -- python jobs/search.py DATA --target COL ...`; jobs/augment.py with the same options goes on from there.
+"""
+
+import sys
+
+from codsa_ray.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["augment", *sys.argv[1:], "--until", "search", "--address", "auto"]))

@@ -1,0 +1,155 @@
+"""interpolation: held against imbalanced-learn's own output and against plain distances."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from imblearn.over_sampling import ADASYN, SMOTE, SMOTENC, BorderlineSMOTE
+from scipy.spatial.distance import cdist
+from scipy.stats import ks_2samp, mode
+from tables import LocalWorker, mixed_table, with_regions
+
+from codsa_ray.errors import SettingError
+from codsa_ray.fitdata import REGION, FitData
+from codsa_ray.folder import Folder
+from codsa_ray.generators.interpolation import FittedInterpolation, Interpolation, _commonest
+
+SIGMAS = 5.0
+RARE = 40
+
+
+def points(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(400, 3) columns of unit deviation and (400,) bool rare rows, which overlap with the others."""
+    rng = np.random.default_rng(seed)
+    rare = np.arange(400) >= 400 - RARE
+    X = rng.normal(size=(400, 3)) + 1.5 * rare[:, None]
+    return X / X.std(axis=0), rare
+
+
+def fitted(settings: Interpolation, path: object, table: pa.Table, by: tuple[str, ...] = ("label",)) -> FittedInterpolation:
+    found, schema, regions = with_regions(table, "label", by)
+    worker = LocalWorker(Folder(str(path)))
+    settings.fit(FitData.of(found, schema, regions, 1), worker)
+    return settings.load(worker.folder)
+
+
+def as_table(X: np.ndarray, rare: np.ndarray) -> pa.Table:
+    return pa.table({"a": X[:, 0], "b": X[:, 1], "c": X[:, 2], "label": pa.array(np.where(rare, "rare", "common"))})
+
+
+def drawn(settings: Interpolation, path: object, X: np.ndarray, rare: np.ndarray) -> np.ndarray:
+    rows = fitted(settings, path, as_table(X, rare)).block(1, 5)
+    return np.column_stack([rows[name].to_numpy() for name in "abc"])
+
+
+def off_segments(rows: np.ndarray, own: np.ndarray, starts: np.ndarray, k: int = 5) -> np.ndarray:
+    """(n,) distance of each row to the nearest segment from a start to one of its k nearest rows of `own`."""
+    near = np.argsort(cdist(own[starts], own), axis=1)[:, 1 : k + 1]
+    tail = np.repeat(own[starts], k, axis=0)
+    way = own[near.ravel()] - tail
+    step = np.clip(((rows[:, None] - tail) * way).sum(axis=2) / (way**2).sum(axis=1), 0, 1)
+    return np.linalg.norm(tail + step[:, :, None] * way - rows[:, None], axis=2).min(axis=1)
+
+
+def danger(X: np.ndarray, rare: np.ndarray) -> np.ndarray:
+    sampler = BorderlineSMOTE(random_state=0)
+    sampler.fit_resample(X, rare)
+    return sampler._in_danger_noise(sampler.nn_m_, X[rare], True, rare, kind="danger")
+
+
+def test_smote_rows_lie_between_a_row_and_one_of_its_five_nearest_of_the_region(tmp_path: object) -> None:
+    X, rare = points()
+    assert off_segments(drawn(Interpolation(), tmp_path, X, rare), X[rare], np.arange(RARE)).max() < 1e-9
+
+
+def test_smote_rows_are_distributed_like_imbalanced_learn_s(tmp_path: object) -> None:
+    X, rare = points()
+    ours = drawn(Interpolation(block=4000), tmp_path, X, rare)
+    theirs = SMOTE(sampling_strategy={True: 4000 + RARE, False: 400 - RARE}, random_state=0).fit_resample(X, rare)[0][400:]
+    for j in range(3):
+        assert ks_2samp(ours[:, j], theirs[:, j]).pvalue > 1e-4
+
+
+def test_borderline_rows_start_only_where_imbalanced_learn_sees_danger(tmp_path: object) -> None:
+    X, rare = points()
+    starts = np.flatnonzero(danger(X, rare))
+    assert 0 < len(starts) < RARE
+    rows = drawn(Interpolation("borderline"), tmp_path, X, rare)
+    assert off_segments(rows, X[rare], starts).max() < 1e-9
+    generator = fitted(Interpolation("borderline"), tmp_path, as_table(X, rare))
+    assert np.array_equal(generator.arrays["weight"][-RARE:] > 0, danger(X, rare))
+
+
+def test_adasyn_weighs_starts_as_imbalanced_learn_does(tmp_path: object) -> None:
+    X, rare = points()
+    weight = fitted(Interpolation("adasyn", around=5), tmp_path, as_table(X, rare)).arrays["weight"][-RARE:]
+    for size in (37, 100, 333, 1001):
+        sampler = ADASYN(sampling_strategy={True: size + RARE, False: 400 - RARE}, random_state=0)
+        theirs = sampler.fit_resample(X, rare)[0][400:]
+        times = np.rint(weight / weight.sum() * size).astype(int)
+        assert len(theirs) == times.sum()
+        assert np.repeat(np.arange(RARE), times).shape == (len(theirs),)
+        for start, row in zip(np.repeat(np.arange(RARE), times), theirs, strict=True):
+            assert off_segments(row[None], X[rare], np.array([start])).max() < 1e-9
+
+
+def test_every_kind_draws_whole_blocks(tmp_path: object) -> None:
+    X, rare = points()
+    for kind in ("smote", "borderline", "adasyn"):
+        assert drawn(Interpolation(kind, block=777), tmp_path, X, rare).shape == (777, 3)
+
+
+def test_categories_follow_smotenc(tmp_path: object) -> None:
+    X, rare = points()
+    color = np.random.default_rng(1).choice(4, 400, p=[0.4, 0.3, 0.2, 0.1])
+    color[X[:, 0] > 1] = 3
+    table = as_table(X, rare).append_column("color", pa.array([f"c{c}" for c in color]))
+    rows = fitted(Interpolation(block=8000), tmp_path, table).block(1, 5)
+    ours = np.bincount([int(c[1]) for c in rows["color"].to_pylist()], minlength=4) / 8000
+    sampler = SMOTENC([3], sampling_strategy={True: 8000 + RARE, False: 400 - RARE}, random_state=0)
+    theirs = np.bincount(sampler.fit_resample(np.column_stack([X, color]), rare)[0][400:, 3].astype(int), minlength=4) / 8000
+    assert abs(ours - theirs).max() <= SIGMAS * np.sqrt(2 * 0.25 / 8000)
+    assert ks_2samp(rows["a"].to_numpy(), sampler.fit_resample(np.column_stack([X, color]), rare)[0][400:, 0]).pvalue > 1e-4
+
+
+def test_the_commonest_code_wins_and_ties_are_even() -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 3, (3000, 5)).astype(float)
+    found, counts = _commonest(codes, rng), np.stack([(codes == c).sum(axis=1) for c in range(3)], axis=1)
+    clear = (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) == 1
+    assert np.array_equal(found[clear], mode(codes[clear], axis=1).mode)
+    even = _commonest(np.tile([0.0, 0.0, 1.0, 1.0, 2.0], (10_000, 1)), rng)
+    assert set(even) == {0.0, 1.0}
+    assert abs(even.mean() - 0.5) < SIGMAS * 0.5 / 100
+
+
+def test_a_row_is_null_where_the_row_it_starts_from_is(tmp_path: object) -> None:
+    table = mixed_table()[0]
+    own = table.filter(pa.array(table[REGION].to_numpy() == 3))
+    rows = fitted(Interpolation(), tmp_path, table.drop([REGION, "_row"]), ("label", "sex")).block(3, 1)
+    patterns = [{tuple(v is None for v in row.values()) for row in t.select(rows.column_names).to_pylist()} for t in (own, rows)]
+    assert patterns[1] <= patterns[0]
+
+
+def test_nulls_stay_with_the_rows_that_have_them(tmp_path: object) -> None:
+    far = np.repeat([0.0, 1000.0], 30)
+    a = far + np.random.default_rng(0).normal(size=60)
+    b = pa.array([None if x < 500 else 1.0 for x in a], pa.float64())
+    rows = fitted(Interpolation(), tmp_path, pa.table({"a": a, "b": b, "label": ["x"] * 60})).block(0, 1)
+    assert np.array_equal(rows["b"].is_null().to_numpy(), rows["a"].to_numpy() < 500)
+    assert 0.4 < rows["b"].null_count / len(rows) < 0.6
+
+
+def test_k_is_lowered_in_small_regions_and_a_single_row_is_copied_and_both_are_said(tmp_path: object) -> None:
+    X, rare = points()
+    for rows, said in ((3, "label=rare: 3 rows, k lowered from 5 to 2"), (1, "label=rare: 1 rows, k lowered from 5 to 0: rows are copied")):
+        keep = np.concatenate([np.flatnonzero(~rare), np.flatnonzero(rare)[:rows]])
+        generator = fitted(Interpolation(), tmp_path, as_table(X[keep], rare[keep]))
+        assert generator.notice == (said,)
+        values = np.column_stack([generator.block(1, 1)[name].to_numpy() for name in "abc"])
+        assert (len(np.unique(values, axis=0)) == 1) == (rows == 1)
+
+
+def test_settings_that_cannot_be_are_refused() -> None:
+    for wrong in ({"kind": "smoke"}, {"k": 0}, {"around": 0}):
+        with pytest.raises(SettingError):
+            Interpolation(**wrong)

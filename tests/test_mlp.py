@@ -1,0 +1,107 @@
+"""The network: what early stopping may see, and what each setting does."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from codsa_ray.errors import CandidateError
+from codsa_ray.learners.mlp import Mlp, Rows, _initial, _loss, forward, set_aside
+
+
+def ring(n=400, seed=0):
+    """Inside or outside of a circle: no line tells them apart."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, 2)).astype(np.float32)
+    return X, (np.square(X).sum(axis=1) > 1.4).astype(np.int64), np.ones(n)
+
+
+@pytest.mark.parametrize("counts", [[100, 10, 3, 1], [7, 2], [1, 1]])
+def test_the_held_out_rows_are_a_share_of_each_class(counts):
+    """Rounded, never all of a class, never none at all; the seed chooses which."""
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    held = set_aside(labels, 0.2, seed=1)
+    got = np.bincount(labels[held], minlength=len(counts))
+    wanted = np.array([min(round(0.2 * c), c - 1) for c in counts])
+    assert np.array_equal(got, wanted) or (wanted.sum() == 0 and got.sum() == 1)
+    assert np.array_equal(held, set_aside(labels, 0.2, seed=1))
+    if sum(counts) > 50:
+        assert not np.array_equal(held, set_aside(labels, 0.2, seed=2))
+
+
+def test_it_learns_what_no_line_can():
+    X, y, weight = ring()
+    test_X, test_y, _ = ring(seed=1)
+    scores = Mlp().fit(X, y, weight, classes=2, seed=0).scores(test_X)
+    assert -scores[np.arange(400), test_y].mean() < 0.2
+
+
+def test_few_rows_still_get_the_least_number_of_steps(monkeypatch):
+    """A network that saw twelve rows for one pass is undertrained, which would flatter synthesis."""
+    steps = []
+    original = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *args: (steps.append(1), original(self, *args))[1])
+    X, y, weight = ring(12)
+    replace(Mlp.tiny(), least=90, checks=3, patience=3).fit(X, y, weight, classes=2, seed=0)
+    assert len(steps) == 90
+
+
+def test_the_best_checkpoint_is_kept():
+    """Labels that are noise: the longer the training the worse the held-out rows, and the early constant wins."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 20)).astype(np.float32), rng.integers(0, 2, 200)
+    plain = replace(Mlp(), dropout=0.0, decay=0.0, rate=1e-2)
+    stopped = plain.fit(X, y, np.ones(200), classes=2, seed=0).scores(rng.normal(size=(500, 20)).astype(np.float32))
+    endless = replace(plain, checks=1).fit(X, y, np.ones(200), classes=2, seed=0).scores(rng.normal(size=(500, 20)).astype(np.float32))
+    assert np.abs(stopped[:, 0] - stopped[:, 1]).mean() < 0.3 * np.abs(endless[:, 0] - endless[:, 1]).mean()
+
+
+def test_smoothing_is_for_small_classes_only():
+    """The largest class keeps its targets; a class of a tenth of its weight is smoothed by nine tenths of the setting."""
+    labels, weight = np.repeat([0, 1], [100, 10]), np.ones(110)
+    assert Mlp(smoothing=0.1)._smoothing(labels, weight, 2).tolist() == pytest.approx([0.0, 0.09])
+    X = labels[:, None].astype(np.float32)
+    plain = Mlp(checks=1, dropout=0.0, decay=0.0)
+    fits = [replace(plain, smoothing=s).fit(X, labels, weight, classes=2, seed=0) for s in (0.0, 0.4)]
+    sure = [np.exp(fitted.scores(X[[0, -1]])) for fitted in fits]
+    assert np.abs(sure[0] - np.eye(2)).max() < 0.02
+    # Smoothed by 0.4 * 0.9, half of which goes to the other class.
+    assert sure[1][:, 1] == pytest.approx([0.0, 1 - 0.18], abs=0.03)
+
+
+def test_smoothed_loss_in_closed_form():
+    """(1 - e) CE(true) + e mean CE over classes, weighted, over the number of rows."""
+    rows = Rows(torch.zeros(2, 1), torch.tensor([0, 1]), torch.tensor([1.0, 3.0]), torch.tensor([[0.0, 0.5], [0.0, 0.0]]))
+    scores = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    logs = torch.log_softmax(scores + rows.offset, 1)
+    wanted = -(logs[0, 0] + 3 * (0.8 * logs[1, 1] + 0.2 * logs[1].mean())) / 2
+    assert _loss(scores, rows, torch.tensor([0.0, 0.2])).item() == pytest.approx(wanted.item())
+
+
+def test_sam_steps_along_the_gradient_at_the_top_of_the_ascent():
+    """One step of plain SGD with rho: w - lr * grad(w + rho grad(w) / |grad(w)|) (Foret et al. 2021, equation 3)."""
+    X, y, weight = ring(32)
+    rows = Rows(torch.from_numpy(X), torch.from_numpy(y), torch.from_numpy(weight).float(), torch.zeros(32, 2))
+
+    def slope(parameters):
+        fresh = [p.detach().clone().requires_grad_() for p in parameters]
+        return torch.autograd.grad(_loss(forward(fresh, rows.X), rows, torch.zeros(2)), fresh)
+
+    start = [p.detach() + 0.1 for p in _initial(2, 8, 1, np.zeros(2), seed=0)]
+    first = slope(start)
+    length = torch.sqrt(sum(g.square().sum() for g in first))
+    top = slope([p + 0.5 * g / length for p, g in zip(start, first, strict=True)])
+    parameters = [p.clone().requires_grad_() for p in start]
+    learner = Mlp(width=8, layers=1, dropout=0.0, rho=0.5)
+    learner._step(parameters, torch.optim.SGD(parameters, lr=0.1), rows, torch.zeros(2), torch.Generator())
+    for got, p, g in zip(parameters, start, top, strict=True):
+        assert torch.allclose(got, p - 0.1 * g, atol=1e-6)
+    assert not all(torch.allclose(a, b, atol=1e-4) for a, b in zip(first, top, strict=True))
+
+
+def test_rows_that_are_not_numbers_are_a_reason():
+    X, y, weight = ring()
+    X[:, 0] = np.nan
+    with pytest.raises(CandidateError, match="held-out loss is nan"):
+        Mlp.tiny().fit(X, y, weight, classes=2, seed=0)
