@@ -23,7 +23,7 @@ RARE_TRAIN, RARE_TEST = 10, 120
 SEED = 0
 
 
-def digits() -> tuple[pa.Table, pa.Table]:
+def digits(rare: int = RARE_TRAIN) -> tuple[pa.Table, pa.Table]:
     """(train, test): 8 x 8 pictures as columns pixel_R_C, the hidden digit, and the label; rare digits thinned in train alone."""
     found = load_digits()
     rng = np.random.default_rng(SEED)
@@ -31,7 +31,7 @@ def digits() -> tuple[pa.Table, pa.Table]:
     for digit in range(10):
         rows = rng.permutation(np.flatnonzero(found.target == digit))
         tested = RARE_TEST if digit in RARE else 60
-        kept = RARE_TRAIN if digit in RARE else len(rows) - tested
+        kept = rare if digit in RARE else len(rows) - tested
         test.append(rows[:tested])
         train.append(rows[tested : tested + kept])
 

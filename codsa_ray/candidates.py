@@ -3,8 +3,6 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from codsa_ray.contracts import Allocator
 from codsa_ray.plan import Part, Plan, sainte_lague, size_of
 from codsa_ray.regions import Regions
@@ -81,20 +79,13 @@ class Candidate:
         if self.kind != "synthetic" or size == 0:
             return Plan()
         weights = allocator.weights(regions, size, self.row_weight)
-        weights = (1 - self.tilt) * weights + self.tilt * spread(regions)
+        weights = (1 - self.tilt) * weights + self.tilt * regions.shares
         counts = sainte_lague(weights, size)
         return Plan((Part(tuple(map(int, counts)), self.row_weight),), self.fits)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
-
-
-def spread(regions: Regions) -> np.ndarray:
-    """(K,) target mix over regions: a group's share split by its regions' rows."""
-    counts, groups = regions.counts.astype(float), regions.groups
-    weights = np.array(regions.mix)[groups] * counts / np.maximum(regions.group_counts[groups], 1)
-    return np.asarray(weights / weights.sum())
 
 
 def baselines(bag: int, offset: bool, cells: bool, groups_are_classes: bool, classes: int, variant: int) -> list[Candidate]:

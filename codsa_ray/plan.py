@@ -63,7 +63,8 @@ class Plan:
     @property
     def counts(self) -> np.ndarray:
         """(K,) int64 rows per region in one draw, all parts together."""
-        return np.asarray(np.sum([part.counts for part in self.parts], axis=0, dtype=np.int64)) if self.parts else np.zeros(0, dtype=np.int64)
+        counts = [part.counts for part in self.parts] or [()]
+        return np.asarray(np.sum(counts, axis=0, dtype=np.int64))
 
     @property
     def size(self) -> int:

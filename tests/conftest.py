@@ -3,8 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from codsa_ray.stages.cluster import connect
+
+
+# A shared machine's hiccup is no failure, and a failure must come again.
+settings.register_profile("codsa", deadline=None, derandomize=True)
+settings.load_profile("codsa")
 
 
 @pytest.fixture(scope="session")

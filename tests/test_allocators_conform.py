@@ -36,6 +36,7 @@ def tiny(name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(deadline=None)
 @given(found=partitions(), size=st.integers(0, 5000), row_weight=st.floats(0.05, 2.0))
 def test_weights_are_a_point_of_the_simplex_that_plans_take(name: str, found: Regions, size: int, row_weight: float) -> None:
     weights = tiny(name).weights(found, size, row_weight)
@@ -63,6 +64,7 @@ def test_settings_are_plain_and_give_the_allocator_back(name: str) -> None:
     assert identity(made).startswith(f"{name}-")
 
 
+@settings(deadline=None)
 @given(partitions())
 def test_balanced_reaches_the_target_mix_when_the_size_is_the_gap(found: Regions) -> None:
     """Real plus synthetic rows of every group are within rounding of the mix."""
@@ -82,13 +84,14 @@ def test_balanced_falls_back_on_the_mix_when_nothing_is_lacking() -> None:
         assert Balanced().weights(exact, 100, 1.0) == pytest.approx(exact.mix)
 
 
+@settings(deadline=None)
 @given(partitions(), st.integers(1, 1000))
 def test_proportional_leaves_the_mix_of_the_data_alone(found: Regions, size: int) -> None:
     assert Proportional().weights(found, size, 1.0) == pytest.approx(found.counts / found.counts.sum())
 
 
 @given(partitions(), st.integers(1, 20_000), st.floats(0.05, 2.0))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_real_and_synthetic_rows_together_follow_the_target_mix(found: Regions, size: int, row_weight: float) -> None:
     """CoDSA's rule: wherever it needs no projection, the weight of the union is exactly q; a projection is noticed, and only then."""
     weights = TargetMix().weights(found, size, row_weight)
@@ -147,6 +150,7 @@ def test_projection_agrees_with_a_general_solver() -> None:
         assert project(x) == pytest.approx(solved.x, abs=1e-5)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=6))
 def test_projection_leaves_the_simplex_alone(weights: list[float]) -> None:
     point = np.array(weights) / sum(weights)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from codsa_ray.allocators.balanced import Balanced
-from codsa_ray.candidates import Candidate, baselines, largest_gamma, openers, spread
+from codsa_ray.candidates import Candidate, baselines, largest_gamma, openers
 from codsa_ray.pools import ceiling
 from codsa_ray.regions import Region, Regions
 
@@ -73,7 +73,3 @@ def test_openers_are_within_the_ceiling_and_unique() -> None:
     assert len(found) == len({c.id for c in found}) == 4
     assert all(c.gamma <= largest_gamma(RARE) for c in found)
     assert all(c.gamma == 0 and c.eta > 0 for c in openers(["g-1"], 5, EVEN, 0))
-
-
-def test_spread_is_the_target_mix() -> None:
-    assert np.allclose(spread(RARE), [0.5, 0.5])

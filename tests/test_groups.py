@@ -156,8 +156,8 @@ def test_rows_keep_their_groups_through_the_schema_and_back() -> None:
     columns = tuple(data.column_names[1:])
     schema = infer(Summary.of(data, np.arange(len(data))), "y", group_columns=columns)
     canonical, _ = schema.canonical(data)
-    conditions = ["int8 > 1", "float32 = 0.1", "flag", "text = 1", "day > '2020-06-01'", "zoned > '1970-01-01 01:00:00.5'", "decimal = 0.25",
-                  "dictionary = 'x'", "uint64 IN (1, 2)", "y <= 2 AND y < uint64", "moment > '2020-01-01 05:00'"]  # fmt: skip
+    conditions = ["int8 > 1", "float32 = 0.1", "flag", "text = 1", "day > '2020-06-01'", "zoned > '1970-01-01 01:00:00.5'"]
+    conditions += ["decimal = 0.25", "dictionary = 'x'", "uint64 IN (1, 2)", "y <= 2 AND y < uint64", "moment > '2020-01-01 05:00'"]
     for grouping in [*(Grouping("y", (column,)) for column in columns), *(Grouping("y", (), (text,)) for text in conditions)]:
         found = groups(grouping, data)
         ids = found.assign(data)
@@ -282,7 +282,7 @@ def test_merge_options_are_read(text: str, merge: tuple) -> None:
 WORDS = st.one_of(st.none(), st.text(max_size=8), st.sampled_from(["null", "a=b", "c:d", '"', "it's", "<=50K", "a\nb"]))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.text(min_size=1, max_size=8), WORDS, WORDS)
 def test_offered_merge_options_can_be_typed_and_are_read_back(column: str, source: str | None, into: str | None) -> None:
     """Through a real shell's quoting rules."""

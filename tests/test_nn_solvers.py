@@ -68,14 +68,6 @@ def test_zero_network_output_is_the_exact_denoiser_of_a_unit_normal() -> None:
     assert torch.allclose(clean, noisy / (1 + sigma[:, None] ** 2), atol=1e-6)
 
 
-def test_ln_priors_as_network_output_are_the_exact_posterior_of_a_code_at_high_noise() -> None:
-    prior, sigma = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([8.0])
-    noisy = CODE * torch.eye(3) + 8 * torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
-    distance = (noisy[:, None] - CODE * torch.eye(3)).square().sum(-1)
-    bayes = (prior.log() - distance / (2 * 8**2)).softmax(-1)
-    assert torch.allclose(denoised(prior.log().expand(3, 3), noisy, sigma, Layout(0, ((1, 3),))) / CODE, bayes, atol=5e-3)
-
-
 def test_a_perfect_network_gives_the_code_itself_and_no_loss() -> None:
     layout, clean = Layout(0, ((2, 3),)), CODE * torch.eye(3)[[0, 2]].flatten()[None]
     raw, sigma = 50 * clean, torch.tensor([1.0])

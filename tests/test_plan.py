@@ -22,14 +22,14 @@ def slow(weights: list[float], size: int) -> list[int]:
 
 
 @given(st.lists(st.integers(0, 64).map(float), min_size=1, max_size=8).filter(any), st.integers(0, 80))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_rows_go_to_the_highest_quotients(weights: list[float], size: int) -> None:
     """Against the definition in exact fractions, row by row; ties go to the earlier region."""
     assert sainte_lague(np.array(weights), size).tolist() == slow(weights, size)
 
 
 @given(WEIGHTS, st.integers(0, 10_000))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_counts_sum_exactly_and_keep_close_to_the_shares(weights: list[float], size: int) -> None:
     """Exact sum; a share of 0 gets nothing; equal weights differ by one row at most."""
     counts = sainte_lague(np.array(weights), size)
@@ -44,7 +44,7 @@ def test_counts_sum_exactly_and_keep_close_to_the_shares(weights: list[float], s
 
 
 @given(WEIGHTS, st.lists(st.integers(0, 3000), min_size=2, max_size=6))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_plans_grow_monotonically(weights: list[float], sizes: list[int]) -> None:
     """No region loses a row when the size grows: a larger plan takes a longer prefix of every pool."""
     counts = [sainte_lague(np.array(weights), size) for size in sorted(sizes)]
@@ -52,14 +52,14 @@ def test_plans_grow_monotonically(weights: list[float], sizes: list[int]) -> Non
 
 
 @given(WEIGHTS, st.integers(0, 300))
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_one_more_row_changes_one_region(weights: list[float], size: int) -> None:
     change = sainte_lague(np.array(weights), size + 1) - sainte_lague(np.array(weights), size)
     assert sorted(change.tolist()) == [0] * (len(weights) - 1) + [1]
 
 
 @given(WEIGHTS, st.integers(0, 2000), st.floats(0.01, 100.0))
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 def test_only_ratios_of_weights_matter(weights: list[float], size: int, scale: float) -> None:
     scaled = sainte_lague(np.array(weights) * 2.0 ** round(np.log2(scale)), size)
     assert scaled.tolist() == sainte_lague(np.array(weights), size).tolist()
@@ -90,6 +90,7 @@ def test_nothing_is_shared_out_without_rows() -> None:
 COUNTS = st.lists(st.integers(0, 9), min_size=3, max_size=3).map(tuple)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(COUNTS, st.floats(0.01, 5)), max_size=4), st.integers(1, 9))
 def test_plans_come_back_from_json_and_weigh_every_row(parts: list[tuple], draws: int) -> None:
     plan = Plan(tuple(Part(*part) for part in parts), draws)

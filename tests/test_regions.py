@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codsa_ray.regions import Region, Regions
@@ -21,6 +21,7 @@ def regions(rows: list[int], mix: list[float]) -> Regions:
     return Regions(tuple(Region(f"r{k}", k, 0, n) for k, n in enumerate(rows)), tuple(mix))
 
 
+@settings(deadline=None)
 @given(partitions())
 def test_adding_the_deficits_gives_the_target_mix(found: Regions) -> None:
     """Real rows plus deficits are in proportion to the mix, over every group that is wanted and held."""
@@ -35,6 +36,7 @@ def test_adding_the_deficits_gives_the_target_mix(found: Regions) -> None:
     assert (found.deficits[mix[found.groups] == 0] == 0).all()
 
 
+@settings(deadline=None)
 @given(partitions())
 def test_the_fullest_group_lacks_nothing_and_strata_keep_their_proportion(found: Regions) -> None:
     deficits, counts = found.deficits, found.counts
@@ -49,6 +51,7 @@ def test_the_fullest_group_lacks_nothing_and_strata_keep_their_proportion(found:
         assert deficits[found.groups == fullest].max() <= 1e-9 * max(found.gap, 1)
 
 
+@settings(deadline=None)
 @given(partitions())
 def test_shares_are_the_mix_split_by_rows(found: Regions) -> None:
     shares = found.shares
@@ -78,6 +81,7 @@ def test_empty_groups_have_no_rows_to_learn_from_and_no_deficit() -> None:
     assert found.shares == pytest.approx([1 / 3] * 3)
 
 
+@settings(deadline=None)
 @given(partitions())
 def test_counts_add_up(found: Regions) -> None:
     assert found.group_counts.sum() == found.counts.sum()

@@ -73,53 +73,43 @@ def test_training_rows_pass_the_schema_they_made_and_come_back_whole(kind, value
     assert schema.canonical(canonical)[0].equals(canonical)
 
 
-NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+CELLS = {
+    "double": (pa.float64(), st.floats(allow_nan=False, allow_infinity=False)),
+    "float": (pa.float32(), st.floats(width=32, allow_nan=False, allow_infinity=False)),
+    "half": (pa.float16(), st.floats(width=16, allow_nan=False, allow_infinity=False)),
+    "int8": (pa.int8(), st.integers(-128, 127)),
+    "int64": (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
+    "price": (pa.decimal128(12, 3), st.integers(-(10**8), 10**8).map(lambda n: Decimal(n).scaleb(-3))),
+    "flag": (pa.bool_(), st.booleans()),
+    "text": (pa.string(), st.text(max_size=4)),
+    "day": (pa.date32(), st.dates()),
+    "clock": (pa.time64("us"), st.times()),
+    "moment": (pa.timestamp("us", "Europe/Berlin"), st.datetimes(timezones=st.just(UTC))),
+}
 
 
-@given(
-    st.lists(
-        st.fixed_dictionaries(
-            {
-                "double": NUMBERS,
-                "float": st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False),
-                "half": st.none() | st.floats(width=16, allow_nan=False, allow_infinity=False),
-                "int8": st.none() | st.integers(-128, 127),
-                "int64": st.none() | st.integers(-(2**63), 2**63 - 1),
-                "price": st.none() | st.integers(-(10**8), 10**8).map(lambda n: Decimal(n).scaleb(-3)),
-                "flag": st.none() | st.booleans(),
-                "text": st.none() | st.text(max_size=4),
-                "day": st.none() | st.dates(),
-                "clock": st.none() | st.times().map(lambda t: t.replace(second=t.second)),
-                "moment": st.none() | st.datetimes(timezones=st.just(UTC)),
-                "named": st.sampled_from(["x", "ÿ", None]),
-            }
-        ),
-        min_size=1,
-        max_size=8,
-    )
-)
+@given(st.data(), st.integers(1, 8))
 @settings(max_examples=40, deadline=None)
-def test_original_is_the_inverse_of_canonical(rows):
+def test_original_is_the_inverse_of_canonical(data, half):
     """For every type that rows may have, nulls included; -0.0 comes back as 0.0, which equals it."""
-    types = [pa.float64(), pa.float32(), pa.float16(), pa.int8(), pa.int64(), pa.decimal128(12, 3), pa.bool_(), pa.string(), pa.date32()]
-    types += [pa.time64("us"), pa.timestamp("us", "Europe/Berlin"), pa.dictionary(pa.int8(), pa.string())]
-    columns = {name: [row[name] for row in rows * 2] for name in rows[0]}
-    arrays = {name: pa.array(values, kind) for (name, values), kind in zip(columns.items(), types, strict=False)}
-    arrays["named"] = pa.array(columns["named"], pa.string()).dictionary_encode().cast(types[-1])
-    table = pa.table({**arrays, "y": ["no"] * len(rows) + ["yes"] * len(rows)})
+    rows = {name: data.draw(st.lists(st.none() | cells, min_size=half, max_size=half)) * 2 for name, (_, cells) in CELLS.items()}
+    arrays = {name: pa.array(values, CELLS[name][0]) for name, values in rows.items()}
+    named = arrays["text"].dictionary_encode().cast(pa.dictionary(pa.int8(), pa.string()))
+    table = pa.table({**arrays, "named": named, "y": ["no"] * half + ["yes"] * half})
     schema = schema_of(table)
     canonical, lost = schema.canonical(table)
     schema.check(canonical)
     assert lost == {}
     back = schema.original(canonical)
+    assert all(reason.startswith("no value") for _, reason in schema.left_out)
     assert back.schema.types == table.schema.types
-    left_out = dict(schema.left_out)
-    assert all("no value" in reason for reason in left_out.values())
     assert back.to_pylist() == table.to_pylist()
 
 
 def test_left_out_columns_come_back_as_nulls_of_their_type():
-    schema = schema_of({"id": pa.array(range(ROWS), pa.int16()), "nothing": pa.nulls(ROWS, pa.float32()), "name": [f"n{i}" for i in range(ROWS)]})
+    schema = schema_of(
+        {"id": pa.array(range(ROWS), pa.int16()), "nothing": pa.nulls(ROWS, pa.float32()), "name": [f"n{i}" for i in range(ROWS)]}
+    )
     assert [name for name, _ in schema.left_out] == ["id", "nothing", "name"]
     back = schema.original(pa.table({"y": ["yes"]}))
     assert back.schema == pa.schema([("y", pa.string()), ("id", pa.int16()), ("nothing", pa.float32()), ("name", pa.string())])
@@ -141,7 +131,6 @@ def test_left_out_columns_come_back_as_nulls_of_their_type():
 )
 def test_an_integer_is_an_id_where_random_draws_from_its_range_would_repeat(values, id_like):
     schema = one(values)
-    assert (("a" in dict(schema.left_out)) or False) == id_like or "none of them" in dict(schema.left_out).get("a", "")
     assert ("like an id" in dict(schema.left_out).get("a", "")) == id_like
 
 
@@ -172,7 +161,9 @@ def test_categories_beyond_the_cap_are_other_and_are_never_drawn():
     assert broken.tolist() == [False, True]
     grouped = schema_of(pa.table({"y": target(len(values)), "a": values}), group_columns=("a",))
     assert len(grouped["a"].categories) == 275
-    assert len(grouped.relearn(Summary.of(pa.table({"y": target(len(values)), "a": values}), np.arange(len(values))))["a"].categories) == 275
+    assert (
+        len(grouped.relearn(Summary.of(pa.table({"y": target(len(values)), "a": values}), np.arange(len(values))))["a"].categories) == 275
+    )
 
 
 def test_a_column_of_rare_categories_only_is_left_out():
@@ -185,7 +176,7 @@ def test_a_column_of_rare_categories_only_is_left_out():
         ([10, 9, -1], None, ("-1", "9", "10")),
         (["10", "9", "-1"], None, ("-1", "9", "10")),
         (["10", "9", "x"], None, ("10", "9", "x")),
-        ([0.5, 2.0, 10.0], pa.float32(), ("0.5", "2", "10")),
+        ([0.1, 2.0, 10.0], pa.float32(), ("0.1", "2", "10")),
         ([True, False, True], None, ("false", "true")),
         (["nan", "b", "a"], None, ("a", "b", "nan")),
     ],
@@ -419,7 +410,7 @@ def test_every_column_of_data_is_shown():
 def test_kinds_that_a_plug_in_does_not_handle_are_refused_by_column():
     schema = one([f"the patient number {n} feels well" for n in range(ROWS)])
     refuse(schema, frozenset({"text", "categorical"}), "anything")
-    with pytest.raises(SchemaError, match="for boosted; got column 'a' of kind text; .*leave_out"):
+    with pytest.raises(SchemaError, match=r"for boosted; got column 'a' of kind text; .*leave_out"):
         refuse(schema, TABLE_KINDS, "boosted")
 
 

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -14,12 +14,14 @@ VALUES = st.one_of(st.integers(-(2**70), 2**70), st.text(max_size=5), st.boolean
 PARTS = st.lists(VALUES, max_size=4)
 
 
+@settings(deadline=None)
 @given(PARTS)
 def test_seeds_are_63_bits(parts: list) -> None:
     assert 0 <= seed_of(*parts) < 2**63
     rng_of(*parts).random()
 
 
+@settings(deadline=None)
 @given(PARTS, PARTS)
 def test_different_parts_give_different_seeds(left: list, right: list) -> None:
     """So ("a", 12) and ("a1", 2) never meet."""

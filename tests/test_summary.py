@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import reduce
+from itertools import pairwise
 from unittest import mock
 
 import numpy as np
@@ -62,7 +63,7 @@ def test_any_cut_and_any_order_of_merging_gives_the_same_summary(table, data, ca
     with mock.patch.multiple(module, **caps):
         whole = Summary.of(table, positions)
         edges = [0, *cuts, len(table)]
-        parts = [Summary.of(table.slice(a, b - a), positions[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+        parts = [Summary.of(table.slice(a, b - a), positions[a:b]) for a, b in pairwise(edges)]
         shuffled = data.draw(st.permutations(parts))
         left = reduce(Summary.merge, shuffled)
         right = reduce(lambda total, part: part.merge(total), shuffled)

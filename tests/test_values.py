@@ -4,7 +4,7 @@ from decimal import Decimal
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codsa_ray.values import as_text
@@ -16,6 +16,7 @@ def text(values: list, kind: pa.DataType | None = None) -> list:
     return as_text(pa.array(values, kind)).to_pylist()
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.integers(-100, 100))))
 def test_equal_numbers_have_one_spelling_whatever_type_holds_them(values: list) -> None:
     wanted = [None if value is None else str(value) for value in values]
@@ -28,23 +29,27 @@ def test_equal_numbers_have_one_spelling_whatever_type_holds_them(values: list) 
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False))))
 def test_the_text_of_a_float_is_the_float(values: list) -> None:
     again = as_text(pa.array(values, pa.float64())).cast(pa.float64()).to_pylist()
     assert again == values
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.floats(width=32, allow_nan=False, allow_infinity=False))))
 def test_the_text_of_a_narrow_float_gives_it_back(values: list) -> None:
     again = as_text(pa.array(values, pa.float32())).cast(pa.float64()).cast(pa.float32()).to_pylist()
     assert again == values
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1))))
 def test_the_text_of_an_integer_is_exact(values: list) -> None:
     assert as_text(pa.array(values, pa.int64())).cast(pa.int64()).to_pylist() == values
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.decimals(-1000, 1000, places=3))))
 def test_the_text_of_a_decimal_is_the_decimal(values: list) -> None:
     spelled = text(values, pa.decimal128(9, 3))
@@ -52,6 +57,7 @@ def test_the_text_of_a_decimal_is_the_decimal(values: list) -> None:
     assert all("." not in value or not value.endswith(("0", ".")) for value in spelled if value)
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), DAYS)))
 def test_days_have_one_spelling(values: list) -> None:
     wanted = [None if value is None else value.isoformat() for value in values]
@@ -59,6 +65,7 @@ def test_days_have_one_spelling(values: list) -> None:
         assert as_text(pa.array(values, pa.date32()).cast(kind)).to_pylist() == wanted
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.datetimes(dt.datetime(1700, 1, 1), dt.datetime(2200, 1, 1)))))
 def test_the_text_of_a_moment_is_the_moment(values: list) -> None:
     column = pa.array(values, pa.timestamp("us"))
@@ -67,6 +74,7 @@ def test_the_text_of_a_moment_is_the_moment(values: list) -> None:
     assert as_text(column.cast(pa.timestamp("ns"))).to_pylist() == spelled.to_pylist()
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.text())))
 def test_text_is_left_alone(values: list) -> None:
     for kind in (pa.string(), pa.large_string(), pa.string_view()):

@@ -1,12 +1,10 @@
 """Preconditioning: what a network is asked for at each noise level, for rows of numbers and one-hot codes; knows no network.
 
 Numbers follow EDM (Karras et al. 2022, table 1 and eq. 7) with sigma_data = 1, which quantile-normal latents have by construction.
-Codes differ: the denoiser is the expected code, D = softmax(logits) @ codebook, trained by cross-entropy. By Bayes, a code e_j of prior
-p_j seen as x = CODE e_j + sigma n has posterior logits ln p_j + CODE x_j / sigma^2. Here CODE x_j / (sigma^2 + 1) is added to the network's
-output, whose last bias starts at ln p: at high noise it then starts from the exact posterior of independent columns and learns only what
-the other columns say, which plays the part of c_skip and lowers the held-out loss at every step. The 1 (sigma_data^2) keeps the term
-bounded at low noise: with the exact one a column that went wrong could no longer be called back by the others while sampling, and drawn
-rows were told from real ones more easily though the loss was lower still (adult, AUC .69 against .62).
+Codes differ: the network gives logits and the denoiser is the expected code, D = softmax(logits) @ codebook, trained by cross-entropy:
+the posterior mean of a one-hot code is a softmax. The last bias starts at ln prior, which lowers the held-out loss of short fits (adult,
+200 steps, 3 seeds: .43 against .50). Adding the noisy code's own evidence, CODE x / (sigma^2 + 1), to the logits was tried and left out:
+at full length it changed nothing on 4 fresh seeds (C2ST of the rare region -.011 +- .009, of the table -.002 +- .006).
 """
 
 from collections.abc import Callable
@@ -57,7 +55,7 @@ def denoised(raw: Tensor, noisy: Tensor, sigma: Tensor, layout: Layout) -> Tenso
     """
     scales, reals = Scales.at(sigma), layout.reals
     numbers = torch.addcmul(scales.skip * noisy[:, :reals], scales.out, raw[:, :reals])
-    logits = layout.codes(_posterior(raw, noisy, sigma))
+    logits = layout.codes(raw)
     return torch.cat([numbers, *(CODE * run.softmax(-1).flatten(1) for run in logits)], dim=1)
 
 
@@ -74,14 +72,10 @@ def losses(raw: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor, layout: Lay
     scales, reals = Scales.at(sigma), layout.reals
     wanted = (clean[:, :reals] - scales.skip * noisy[:, :reals]) / scales.out
     total = (raw[:, :reals] - wanted).square().sum(1)
-    for logits, codes in zip(layout.codes(_posterior(raw, noisy, sigma)), layout.codes(clean), strict=True):
+    for logits, codes in zip(layout.codes(raw), layout.codes(clean), strict=True):
         crossed = functional.cross_entropy(logits.flatten(0, 1), codes.argmax(-1).flatten(), reduction="none")
         total = total + crossed.unflatten(0, codes.shape[:2]).sum(1)
     return total / layout.parts
-
-
-def _posterior(raw: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
-    return torch.addcmul(raw, noisy, CODE / (sigma[:, None] ** 2 + 1))
 
 
 def guided(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:

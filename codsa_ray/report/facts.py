@@ -82,7 +82,7 @@ def gather(facts: Facts) -> dict[str, Any]:
         "job": _job(job),
         "data": _data(facts),
         "verdict": _verdict(facts),
-        "schema": schema.shown(),
+        "schema": [{**row, "nulls": schema[row["column"]].nulls} for row in schema.shown()],
         "left_out": [{"column": column, "reason": reason} for column, reason in schema.left_out],
         "groups": _groups(facts),
         "candidates": _candidates(facts),
@@ -105,7 +105,17 @@ def _verdict(facts: Facts) -> dict[str, Any]:
         "chosen": verdict.chosen.called,
         "base": verdict.base.called,
         "best": verdict.best.called if verdict.best else None,
-        "plan": facts.plan.to_json() if facts.plan.size else None,
+        "plan": _plan(facts) if facts.plan.size else None,
+    }
+
+
+def _plan(facts: Facts) -> dict[str, Any]:
+    names = [region.name for region in facts.bench.partitions[FINAL].regions.items]
+    return {
+        "rows": facts.plan.size,
+        "draws": facts.plan.draws,
+        "row_weight": facts.plan.parts[0].row_weight,
+        "regions": {name: int(count) for name, count in zip(names, facts.plan.counts, strict=True) if count},
     }
 
 

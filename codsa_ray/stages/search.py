@@ -1,9 +1,11 @@
 """Search: candidates tried by Ray Tune in fixed batches, each trial all folds of one candidate; draws nothing, decides nothing."""
 
+import os
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,7 +172,9 @@ def _tune(trial: Trial, feed: Feed, workers: int) -> None:
             ),
             run_config=tune.RunConfig(storage_path=place, name="search", verbose=0, failure_config=tune.FailureConfig(max_failures=2)),
         )
-        results = tuner.fit()
+        # Tune prints a line a trial whatever its verbosity; the progress says it better.
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            results = tuner.fit()
         if results.num_errors:
             last = str(results.errors[0]).strip().splitlines()[-1]
             raise InternalError(f"{results.num_errors} trials died: {last}; run again, finished ones are kept")
