@@ -1,9 +1,9 @@
 """`make demo`: the whole pass on real handwritten digits, two of them rare inside one class.
 
-The label says whether a digit is drawn with a closed loop (0, 6, 8, 9) or without one. Among the looped digits the 8 and
-among the others the 3 are thinned to a few rows: a shortage inside the classes, which no re-weighting of classes can
-mend and where drawn rows have something to win. The digit itself is known for training rows (it makes the groups) but is
-hidden from the learner, as a hidden subclass is.
+The label says whether a digit is written with curves alone (0, 3, 6, 8, 9) or with a straight stroke (1, 2, 4, 5, 7). Of
+the curved ones, 3 and 8 are thinned to ten rows each: a hidden subclass, a shortage inside a class that no re-weighting
+of classes can mend, and where drawn rows have something to win. Which digit it is is known for training rows, where it
+makes the groups, and hidden from the learner.
 """
 
 import sys
@@ -17,10 +17,12 @@ from sklearn.datasets import load_digits
 
 from codsa_ray.cli import main
 
-LOOPED = (0, 6, 8, 9)
+CURVED = (0, 3, 6, 8, 9)
 RARE = (3, 8)
 RARE_TRAIN, RARE_TEST = 10, 120
 SEED = 0
+# Two minutes on two cores: fewer steps and trials than the defaults.
+FAST = ("--generator", "tabular_diffusion:steps=800", "--generator", "sequential_trees", "--trials", "8")
 
 
 def digits(rare: int = RARE_TRAIN) -> tuple[pa.Table, pa.Table]:
@@ -37,8 +39,8 @@ def digits(rare: int = RARE_TRAIN) -> tuple[pa.Table, pa.Table]:
 
     def table(rows: np.ndarray) -> pa.Table:
         columns = {name: found.data[rows, i].astype(np.int16) for i, name in enumerate(found.feature_names)}
-        label = np.where(np.isin(found.target[rows], LOOPED), "looped", "open")
-        return pa.table({**columns, "digit": found.target[rows].astype(np.int16), "label": label})
+        label = np.where(np.isin(found.target[rows], CURVED), "curved", "straight")
+        return pa.table({**columns, "digit": found.target[rows].astype(str), "label": label})
 
     return table(np.sort(np.concatenate(train))), table(np.sort(np.concatenate(test)))
 

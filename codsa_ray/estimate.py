@@ -97,6 +97,7 @@ def _time_generator(generator: Any, sample: FitData) -> tuple[float, float]:
 
 def _costs(job: Job, rows: Rows, partitions: dict[int, Partition], speeds: Calibration) -> list[str]:
     learner: Any = job.learner
+    allocator: Any = job.allocator
     regions = partitions[FINAL].regions
     names = [identity(generator) for generator in job.generator]
     tried = [Candidate(variant=v) for v in range(len(learner.variants()))]
@@ -107,7 +108,7 @@ def _costs(job: Job, rows: Rows, partitions: dict[int, Partition], speeds: Calib
     rest = max(job.trials - len(openers(names, job.draws, regions, 0)), 0)
     train = sum(int(partitions[f].regions.counts.sum()) for f in range(rows.folds))
     fits = sum(candidate.fits for candidate in tried) + rest * (1 + job.draws) / 2
-    ceilings = {f: ceiling(partitions[f].regions, job.allocator) for f in range(rows.folds)}
+    ceilings = {f: ceiling(partitions[f].regions, allocator) for f in range(rows.folds)}
     drawn = job.draws * sum(int(c.sum()) for c in ceilings.values())
     seconds = {
         "fit": sum(speeds.fit[n] * (train + regions.counts.sum()) / 1000 for n in names),

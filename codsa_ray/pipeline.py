@@ -26,7 +26,7 @@ from codsa_ray.partition import Partition, partition
 from codsa_ray.plan import Plan
 from codsa_ray.plugins import identity, restore
 from codsa_ray.pool import Pool
-from codsa_ray.pools import ceiling, pool_of
+from codsa_ray.pools import ceiling, pool_of, sized
 from codsa_ray.report.facts import Facts, Stage, gather
 from codsa_ray.report.page import render
 from codsa_ray.rows import FINAL, Rows
@@ -167,8 +167,10 @@ def _cache() -> Iterator[str]:
 
 
 def _run(job: Job, out: Folder, cache: str, clock: Clock, last: str) -> Report | None:
-    out.write_json("job.json", job.to_json())
     rows, read_facts, partitions = prepare(job, out, clock.progress)
+    allocator: Any = job.allocator
+    job = replace(job, generator=tuple(sized(g, partitions[FINAL].regions, allocator) for g in job.generator))  # type: ignore[arg-type]
+    out.write_json("job.json", job.to_json())
     clock.tick("read", read_facts["rows_in"], read_facts["rows_out"], read_facts["reused"])
     if last == "read":
         return None

@@ -1,5 +1,6 @@
 """Which pools a run needs and how large; draws nothing."""
 
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from codsa_ray.pool import Pool, PoolKey
 from codsa_ray.regions import Regions
 
 SIZES = 16
+LEAST_BLOCK = 256
 TILTS = (0.0, 0.25, 0.5)
 ROW_WEIGHTS = (0.1, 0.2, 0.5, 1.0)
 LARGEST_ETA = 2.0
@@ -32,6 +34,15 @@ def ceiling(regions: Regions, allocator: Allocator) -> np.ndarray:
                     most = np.maximum(most, plan.counts)
     # Allocators that depend on the size may peak between two of the sizes looked at; a rounding more covers it.
     return most + (most > 0) * len(regions)
+
+
+def sized(generator: Generator, regions: Regions, allocator: Allocator) -> Generator:
+    """The generator with blocks no larger than regions ask for on average: of small data a whole block would be wasted."""
+    if "block" not in {field.name for field in fields(generator)}:  # type: ignore[arg-type]
+        return generator
+    mean = float(ceiling(regions, allocator).mean())
+    block = min(generator.needs.block, max(LEAST_BLOCK, 2 ** int(np.ceil(np.log2(max(mean, 1.0))))))
+    return replace(generator, block=block)  # type: ignore[type-var]
 
 
 def pool_of(folder: Folder, generator: Generator, fit: str, fold: int, draw: int, seed: int, counts: np.ndarray) -> Pool:

@@ -256,3 +256,13 @@ def test_a_folder_of_two_formats_is_refused(tmp_path):
     written(tmp_path, "b.jsonl", '{"a": 1}\n')
     with pytest.raises(InputError, match=r"one format; got .*a.csv and .*b.jsonl; .*\*.jsonl"):
         fragments(str(tmp_path))
+
+
+def test_the_offset_of_a_bad_byte_counts_from_the_start_of_the_file(tmp_path, monkeypatch):
+    """Also where good characters lie across the borders of what is read at a time."""
+    data = b"a,b\n" + "é€,1\n".encode() * 9 + b"\xff,1\n"
+    path = written(tmp_path, "t.csv", data)
+    for size in (64, 5, 7):
+        monkeypatch.setattr(formats, "BLOCK_BYTES", size)
+        with pytest.raises(InputError, match=f"offset {data.index(0xFF)} "):
+            read(path)

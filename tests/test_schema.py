@@ -230,7 +230,7 @@ def test_columns_that_cannot_be_used_are_named(columns, options, said):
 
 def test_a_numeric_target_of_many_values_points_to_regression():
     table = pa.table({"y": np.arange(10_000), "a": [1] * 10_000})
-    with pytest.raises(SchemaError, match="'y'; got 10000 distinct values; .*--task regression"):
+    with pytest.raises(SchemaError, match=r"'y'; got 10000 distinct values; .*--task regression"):
         schema_of(table)
 
 

@@ -141,6 +141,15 @@ def test_counts_are_exact_below_the_cap_and_distinct_is_estimated_above():
     assert capped.counts.to_pylist() == counts[np.searchsorted(uniques, capped.values.to_numpy())].tolist()
 
 
+def test_long_texts_are_kept_up_to_a_number_of_bytes():
+    values = [f"{i:04d}" * 25 for i in range(200)]
+    with mock.patch.object(module, "DISTINCT_BYTES", 10_000):
+        column = summary_of(values)["a"]
+    assert len(column.values) == 100
+    assert not column.exact
+    assert column.distinct == pytest.approx(200, rel=0.4)
+
+
 def test_the_sample_is_the_rows_whose_positions_hash_smallest():
     table = pa.table({"a": np.arange(500)})
     positions = np.arange(500) + 10**9

@@ -19,6 +19,7 @@ from codsa_ray.rows import FINAL, FOLD, GROUP, Rows, region_of
 from codsa_ray.stages.cluster import spread
 
 VERSION = 1
+FEW_ROWS = 250_000
 MARKS = ("_synthetic", "_region", "_weight", "_draw")
 
 
@@ -145,7 +146,7 @@ def apply(
     work: Callable[[Output], int] = Writer(rows, partition, pools, plan, real_weights(rows, candidate), folder)
     files = outputs(rows, pools, plan)
     written: dict[int, int] = {}
-    for index, count in spread(files, lambda: work, workers):
+    for index, count in spread(files, lambda: work, workers, here=sum(rows.group_counts(FINAL)) + plan.size * plan.draws <= FEW_ROWS):
         written[index] = count
         progress("apply", len(written), len(files))
     real = sum(count for index, count in written.items() if files[index].part)

@@ -2,7 +2,10 @@
 
 import os
 import socket
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +17,8 @@ BEFORE_IMPORT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Its C++ side writes a line to every driver's terminal for each restartable actor (ray-project/ray#53727).
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -39,15 +44,31 @@ def connect(address: str | None = None, workers: int | None = None) -> None:
         return
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "configure_logging": True}
     try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(address="local", num_cpus=(workers or os.cpu_count() or 1) + EXTRA_CPUS, include_dashboard=False, **quiet)
+        with _unheard():
+            if address:
+                ray.init(address=address, **quiet)
+            else:
+                ray.init(address="local", num_cpus=(workers or os.cpu_count() or 1) + EXTRA_CPUS, include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             "a Ray cluster", f"{address or 'local'}: {str(error).splitlines()[0]}", "check --address or leave it out"
         ) from error
     _quiet_data()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Standard error closed while Ray starts: its C++ side announces its log level there; what goes wrong is raised."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _reachable(address: str) -> None:
@@ -93,13 +114,16 @@ class _Call:
             return {"index": index, "result": cloudpickle.dumps(error)}
 
 
-def spread(items: Sequence[Any], make: Callable[[], Callable[[Any], Any]], workers: int, **resources: Any) -> Iterator[tuple[int, Any]]:
+def spread(
+    items: Sequence[Any], make: Callable[[], Callable[[Any], Any]], workers: int, here: bool = False, **resources: Any
+) -> Iterator[tuple[int, Any]]:
     """Runs `make()` once per actor and its result on every item, through Ray Data, as results come.
 
     Args:
         items: what to work on; small (descriptions, not rows).
         make: builds the work inside an actor.
         workers: actors at most.
+        here: run in this process: what takes less than the seconds that actors need to start.
         resources: Ray resources of one actor (num_cpus, num_gpus, memory).
 
     Yields:
@@ -111,19 +135,26 @@ def spread(items: Sequence[Any], make: Callable[[], Callable[[Any], Any]], worke
     import ray
     import ray.cloudpickle as cloudpickle
 
-    if not items:
+    if here:
+        work = make()
+        yield from ((index, work(item)) for index, item in enumerate(items))
+    if here or not items:
         return
     resources.setdefault("num_cpus", 0.9)
     size = min(workers, len(items))
     # A list around the reference keeps Ray from resolving it into every constructor call's arguments.
-    dataset = ray.data.from_items(list(range(len(items))), override_num_blocks=len(items)).map(
-        _Call,
-        fn_constructor_args=[make, [ray.put(list(items))]],
-        compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
-        max_restarts=RETRIES,
-        max_task_retries=RETRIES,
-        **resources,
-    )
+    indices = ray.data.from_items(list(range(len(items))), override_num_blocks=len(items))
+    with warnings.catch_warnings():
+        # Ray 2.60 announces named parameters instead of these two, but has no names for them yet.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        dataset = indices.map(
+            _Call,  # type: ignore[arg-type]
+            fn_constructor_args=[make, [ray.put(list(items))]],
+            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
+            max_restarts=RETRIES,
+            max_task_retries=RETRIES,
+            **resources,
+        )
     seen = 0
     try:
         for row in dataset.iter_rows():

@@ -17,7 +17,7 @@ from codsa_ray.folder import Folder
 from codsa_ray.formats import Fragment, Probe, fragments, load, probe
 from codsa_ray.grouping import Grouping
 from codsa_ray.groups import Groups
-from codsa_ray.infer import infer, near, refuse
+from codsa_ray.infer import MOST_CLASSES, infer, near, refuse
 from codsa_ray.job import Job
 from codsa_ray.manifest import Manifest
 from codsa_ray.rows import FINAL, FOLD, GROUP, UNIT, Rows
@@ -28,7 +28,8 @@ from codsa_ray.summary import Summary
 from codsa_ray.values import as_text
 
 VERSION = 1
-MOST_CLASSES = 100
+# Parts are at most 128k rows: so few are read sooner than actors start.
+FEW_PARTS = 2
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def read(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any
     if stored:
         return Rows.from_json(folder, stored["rows_json"]), {**stored, "reused": True}
     folder.delete()
-    probes = dict(spread([fragment for fragment, _ in parts_of], _probe, job.workers))
+    probes = dict(spread([fragment for fragment, _ in parts_of], _probe, job.workers, here=len(parts_of) <= FEW_PARTS))
     types, notices = _types(job, [probes[i] for i in range(len(parts_of))])
     parts = _parts(parts_of, [probes[i].rows for i in range(len(parts_of))])
     return _divide(job, folder, parts, types, notices, manifest, progress)
@@ -202,7 +203,7 @@ def _divide(
     total = parts[-1].first + 1
     work = Normalise(folder, types, grouping, job.target, job.unit, exact=total <= EXACT_ROWS or job.unit is not None)
     written: dict[int, Written] = {}
-    for index, result in spread(parts, lambda: work, job.workers):
+    for index, result in spread(parts, lambda: work, job.workers, here=len(parts) <= FEW_PARTS):
         written[index] = result
         progress("read", len(written), 2 * len(parts))
     counts = _count(written.values())
@@ -212,7 +213,9 @@ def _divide(
     summaries: dict[int, Summary] = {}
     held = np.zeros((folds + 2, len(groups.items)), dtype=np.int64)
     assign = Assign(folder, groups, split, job.unit)
-    for done, (_, (found, cells)) in enumerate(_in_order(spread(parts, lambda: assign, job.workers), len(parts))):
+    for done, (_, (found, cells)) in enumerate(
+        _in_order(spread(parts, lambda: assign, job.workers, here=len(parts) <= FEW_PARTS), len(parts))
+    ):
         for fold, summary in found.items():
             summaries[fold] = summaries[fold].merge(summary) if fold in summaries else summary
         for fold, cell in cells.items():
@@ -300,18 +303,4 @@ def _schemas(job: Job, summaries: dict[int, Summary], folds: int) -> list[Schema
     handled = [(plugin.needs.kinds, type(plugin).__name__) for plugin in (job.learner, *job.generator)]  # type: ignore[union-attr]
     for kinds, who in handled:
         refuse(final, kinds, who)
-    return [_relearned(final, total(fold), job.target, stated, options) for fold in range(folds)] + [final]
-
-
-def _relearned(final: Schema, summary: Summary, target: str, stated: dict[str, Any], options: dict[str, Any]) -> Schema:
-    """The fold's own bounds and categories; what a column is stays as all training rows have it."""
-    kinds = {column.name: column.kind for column in final.columns}
-    first = infer(summary, target, overrides=stated, **options)
-    seen = {column.name: column.kind for column in first.columns}
-    pinned: dict[str, Any] = {}
-    for name in final.order:
-        if name in kinds and seen.get(name) != kinds[name]:
-            pinned[name] = {**stated.get(name, {}), "kind": kinds[name]}
-        elif name in seen and name not in kinds:
-            pinned[name] = {"leave_out": True}
-    return infer(summary, target, overrides={**stated, **pinned}, **options) if pinned else first
+    return [final.relearn(total(fold)) for fold in range(folds)] + [final]

@@ -181,9 +181,7 @@ def _tune(trial: Trial, feed: Feed, workers: int) -> None:
 
 
 def _trainable(config: dict[str, Any], trial: Trial) -> None:
-    import torch
     from ray import tune
 
-    torch.set_num_threads(1)
     run_candidate(trial, Candidate(**config["candidate"]))
     tune.report({METRIC: 0.0})

@@ -20,6 +20,7 @@ from codsa_ray.stages.cluster import spread
 from codsa_ray.stages.fit import FitJob
 
 REDRAWN = b"redrawn"
+FEW_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -86,10 +87,7 @@ class MakeDrawer:
     partitions: dict[int, Partition]
 
     def __call__(self) -> Drawer:
-        """A drawer with nothing loaded; one thread, since actors share cores."""
-        import torch
-
-        torch.set_num_threads(1)
+        """A drawer with nothing loaded."""
         return Drawer(self.rows, self.partitions)
 
 
@@ -124,7 +122,8 @@ def synthesize(
     ]
     total, drawn, redrawn = sum(task.shard.blocks * task.fit.generator.needs.block for task in tasks), 0, 0
     short: dict[str, str] = {}
-    for index, result in spread(tasks, MakeDrawer(rows, partitions), workers, **_resources(tasks, gpus)):
+    found = spread(tasks, MakeDrawer(rows, partitions), workers, here=total <= FEW_ROWS and not gpus, **_resources(tasks, gpus))
+    for index, result in found:
         drawn, redrawn = drawn + result["rows"], redrawn + result["redrawn"]
         if "short" in result:
             short[tasks[index].shard.key.generator] = result["short"]
