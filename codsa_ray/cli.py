@@ -29,17 +29,17 @@ def parser() -> argparse.ArgumentParser:
     _augment(commands.add_parser("augment", help="the whole pass: read, fit, synthesize, search, decide, apply, report"))
     synthesize = commands.add_parser("synthesize", help="draw more rows of a region from a finished run's generator")
     synthesize.add_argument("run", metavar="RUN", help="run folder of a finished `codsa augment`")
-    synthesize.add_argument("--region", required=True, metavar="NAME", help="a region as the report names it")
-    synthesize.add_argument("--rows", required=True, type=int, metavar="N")
+    synthesize.add_argument("--region", required=True, metavar="NAME", help="a region as the report names it, e.g. 'income=>50K'")
+    synthesize.add_argument("--rows", required=True, type=int, metavar="N", help="how many, exactly")
     synthesize.add_argument("--out", required=True, metavar="DIR", help="new folder for the drawn rows")
-    synthesize.add_argument("--generator", metavar="NAME", help="which of the run's generators (default: the verdict's, or its first)")
-    synthesize.add_argument("--seed", type=int, default=None, help="default: the run's, with rows the run has not drawn")
+    synthesize.add_argument("--generator", metavar="NAME", help="which of the run's generators (default: its first)")
+    synthesize.add_argument("--seed", type=int, metavar="N", help="another gives other rows (default: rows that the run has not drawn)")
     _ray_options(synthesize)
-    report = commands.add_parser("report", help="write report.json and report.html again from stored scores")
-    report.add_argument("run", metavar="RUN")
-    doctor = commands.add_parser("doctor", help="versions, cores, GPUs, Ray and filesystem reachability, and what is wrong")
+    report = commands.add_parser("report", help="write report.html again from a finished run, without computing anything")
+    report.add_argument("run", metavar="RUN", help="run folder of a finished `codsa augment`")
+    doctor = commands.add_parser("doctor", help="what this machine has (versions, cores, GPUs, Ray, filesystems) and what is wrong with it")
     doctor.add_argument("--address", metavar="ADDR", help="a Ray address to try")
-    doctor.add_argument("--path", metavar="ADDR", action="append", default=[], help="a folder or object store address to try")
+    doctor.add_argument("--path", metavar="ADDR", action="append", default=[], help="a folder or object store address to try (repeat)")
     for command in (commands.choices or {}).values():
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return top
@@ -47,8 +47,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _ray_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--address", metavar="ADDR", help="a Ray address (auto, HOST:PORT, ray://HOST:PORT); default: an embedded Ray")
-    command.add_argument("--workers", type=int, metavar="N", help="actors side by side (default: cores)")
-    command.add_argument("--gpus", type=float, metavar="N", help="GPUs a fit may use (default 0)")
+    command.add_argument("--workers", type=int, metavar="N", help="actors and trials side by side (default: this machine's cores)")
+    command.add_argument("--gpus", type=float, metavar="N", help="GPUs a fit may use; more than 1 spreads it over workers (default 0)")
 
 
 def _augment(command: argparse.ArgumentParser) -> None:
@@ -56,14 +56,19 @@ def _augment(command: argparse.ArgumentParser) -> None:
     add("data", metavar="DATA", help="parquet, csv or jsonl: a file, a folder, a glob; local, s3:// or gs://")
     add("--target", required=True, metavar="COL", help="the column to predict")
     add("--group", action="append", metavar="COL", help="groups are label x these columns (repeat)")
-    add("--region", action="append", metavar="EXPR", help="groups are label x these predicates, e.g. 'age >= 60' (repeat)")
+    add("--region", action="append", metavar="EXPR", help="groups are label x the first of these that holds, e.g. 'age >= 60' (repeat)")
     add("--hide", action="append", metavar="COL", help="known for training rows only: groups may use it, learners may not (repeat)")
     add("--test", metavar="DATA", help="a test set of its own (default: 20 %% of DATA)")
-    add("--target-mix", metavar="FILE", help="JSON: group name -> weight (default: every group the same)")
-    add("--merge", action="append", metavar="COL:FROM=INTO", help="count one value as another, for groups too small (repeat)")
-    add("--unit", metavar="COL", help="rows of one unit (patient, account) are never split")
+    add("--target-mix", metavar="FILE", help="JSON: group name -> weight; what `balanced` means everywhere (default: all the same)")
+    add(
+        "--merge",
+        action="append",
+        metavar="COL:FROM=INTO",
+        help="count one value of the target or a group column as another, for groups too small (repeat)",
+    )
+    add("--unit", metavar="COL", help="rows with the same value here (one patient, one account) are never split")
     add("--source", metavar="DATA", help="a related data set for generators that pretrain")
-    add("--schema", metavar="FILE", help="JSON: overrides of the inferred schema and constraints")
+    add("--schema", metavar="FILE", help="JSON: overrides of the inferred schema, and constraints that drawn rows keep")
     add("--keep", action="append", metavar="COL", help="keep a column that looks like an id (repeat)")
     add(
         "--generator",
@@ -74,19 +79,24 @@ def _augment(command: argparse.ArgumentParser) -> None:
     add(
         "--learner",
         metavar="NAME",
-        help=f"{', '.join(names('learners'))}; sklearn:IMPORT.PATH for any scikit-learn classifier (default: boosted)",
+        help=f"{', '.join(names('learners'))}; sklearn:IMPORT.PATH for any scikit-learn classifier; NAME:setting=value (default: boosted)",
     )
-    add("--allocator", metavar="NAME", help=f"{', '.join(names('allocators'))} (default: balanced)")
-    add("--strata", metavar="NAME", help=f"{', '.join(names('strata'))} (default: whole)")
-    add("--task", choices=("classification", "regression", "anomaly"))
-    add("--draws", type=int, metavar="D", help="independent draws, and fits of a bag (default 5)")
-    add("--folds", type=int, metavar="K", help="default: 5 under 20,000 rows, 3 under 200,000, one 20 %% hold-out beyond")
-    add("--trials", type=int, metavar="N", help="synthetic candidates to try (default 24)")
+    add("--allocator", metavar="NAME", help=f"how synthetic rows are shared out: {', '.join(names('allocators'))} (default: balanced)")
+    add("--strata", metavar="NAME", help=f"how groups are cut further: {', '.join(names('strata'))} (default: whole)")
+    add("--task", choices=("classification", "regression", "anomaly"), help="what COL is (default: classification)")
+    add("--draws", type=int, metavar="D", help="most independent draws, and fits of the bags they are held against (default 5)")
+    add(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="cross-validation folds; 1 is one 20 %% hold-out (default: 5 under 20,000 rows, 3 under 200,000, else 1)",
+    )
+    add("--trials", type=int, metavar="N", help="candidates with synthesis to try; those without are always tried (default 24)")
     add("--out", metavar="DIR", help="run folder, local or s3:// gs:// (default: codsa-run)")
-    add("--seed", type=int, metavar="N")
+    add("--seed", type=int, metavar="N", help="of everything random (default 0)")
     _ray_options(command)
     add("--no-rows", action="store_true", help="leave real rows out of the report")
-    add("--force", action="store_true", help="write the best plan whatever the verdict")
+    add("--force", action="store_true", help="write the best synthetic plan whatever the verdict")
     add("--until", metavar="STAGE", help="stop after read, fit, synthesize or search; the same command without it goes on")
     add("--dry-run", action="store_true", help="print schema, groups, candidates and cost; write nothing")
 

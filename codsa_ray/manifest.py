@@ -41,6 +41,10 @@ class Manifest:
         stored = self.folder.read_json(MANIFEST)
         return stored if stored.get("fingerprint") == self.fingerprint else None
 
+    def clear(self) -> None:
+        """Takes the mark away: call it before anything the stage wrote is deleted, so that no kill leaves a mark on half of it."""
+        self.folder.delete(MANIFEST)
+
     def write(self, **facts: Any) -> dict[str, Any]:
         """Marks the stage as finished; call it last."""
         stored = {"fingerprint": self.fingerprint, "seconds": round(time.perf_counter() - self.started, 3), **facts}

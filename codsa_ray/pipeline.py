@@ -185,7 +185,7 @@ def _run(job: Job, out: Folder, cache: str, clock: Clock, last: str) -> Report |
     if last == "search":
         return None
     decision = _decide(job, bench, table, out, clock)
-    bench, plan, candidate = _final(job, bench, decision, fitted, out, clock)
+    bench, plan, candidate = _final(job, bench, decision, fitted, out, read_facts["fingerprint"], clock)
     judged = _judge(job, bench, decision, out, read_facts["fingerprint"], clock)
     facts = Facts(job, bench, table, decision, judged, plan, candidate, read_facts, {**fitted.failed, **short}, tuple(clock.stages))
     return _report(facts, out, clock)
@@ -259,7 +259,7 @@ def _decide(job: Job, bench: Bench, table: Table, out: Folder, clock: Clock) -> 
     return decision
 
 
-def _final(job: Job, bench: Bench, decision: Decision, fitted: Fitted, out: Folder, clock: Clock) -> tuple[Bench, Plan, Candidate]:
+def _final(job: Job, bench: Bench, decision: Decision, fitted: Fitted, out: Folder, mark: str, clock: Clock) -> tuple[Bench, Plan, Candidate]:
     """Draws what is shipped and what the test rows judge from the final generators, then writes `augmented/`."""
     regions = bench.partitions[FINAL].regions
     shipped = decision.best[0] if job.force and decision.best else decision.chosen[0]
@@ -278,7 +278,7 @@ def _final(job: Job, bench: Bench, decision: Decision, fitted: Fitted, out: Fold
     bench = replace(bench, pools=bench.pools | {key: pool for key, (pool, _) in pools.items()}, memory={})
     plan = shipped.plan(regions, bench.allocator)
     mine = tuple(pools[shipped.generator, FINAL, draw][0] for draw in range(plan.draws if plan.size else 0))
-    depends = {"fits": [pool.key.id for pool in mine], "rows": bench.rows.to_json()}
+    depends = {"fits": [pool.key.id for pool in mine], "rows": mark}
     facts = apply(bench.rows, bench.partitions[FINAL], mine, plan, shipped, out, depends, job.workers, clock.progress)
     clock.tick("apply", facts["rows_in"], facts["rows_out"], facts["reused"])
     return bench, plan, shipped

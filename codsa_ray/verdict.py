@@ -113,9 +113,9 @@ class Verdict:
     def _first(self, number: Callable[[float], str], plain: int) -> str:
         if self.kind == "augment" and self.gain:
             return (
-                f"Augment: {self.chosen.called} cut the balanced loss from {number(self.base_loss)} to {number(self.loss)};"
-                f" 95 % interval of the gain {number(self.gain.low)} to {number(self.gain.high)} against the best of"
-                f" {plain} candidates without synthesis ({self.base.called})."
+                f"Augment: {self.chosen.called} cut the balanced loss from {number(self.base_loss)}, the best of {plain} candidates without"
+                f" synthesis ({self.base.called}), to {number(self.loss)}; on rows that did not choose, the best with synthesis gains"
+                f" {number(self.gain.mean)} on the best without, 95 % interval {number(self.gain.low)} to {number(self.gain.high)}."
             )
         if self.kind == "leave":
             return (

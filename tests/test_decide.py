@@ -173,8 +173,8 @@ def test_sentences_of_augment_read_as_the_design_has_them() -> None:
     ]
     first, second = decide(table, GROUPS, MIX, entries, names=["rare", "thin", "common"]).sentences()
     assert first.startswith("Augment: 412 synthetic rows from sequential_trees (gamma .5, 5 draws) cut the balanced loss from .18")
-    assert "95 % interval of the gain .04" in first
-    assert first.endswith("against the best of 1 candidates without synthesis (offset + calibration).")
+    assert "the best of 1 candidates without synthesis (offset + calibration), to .14" in first
+    assert "gains .042 on the best without, 95 % interval .04" in first
     assert second.startswith("Group ")
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from codsa_ray.audit.metrics import label_metrics
+from codsa_ray.audit.metrics import label_metrics, move_thresholds
 
 from codsa_ray.audit.drawn import audit
 from codsa_ray.audit.reliability import reliability
@@ -284,6 +284,8 @@ def _scored(facts: Facts) -> dict[str, Any]:
         scores = test_scores(facts.table.outcomes[candidate.id], final, form, _truth(facts), facts.job.task, mix)
         scored[name] = scores
         metrics[name] = label_metrics(scores, test.truth, facts.job.seed)
+    raw = facts.table.outcomes[plain.id].raw.astype(np.float64)
+    metrics["moved"] = label_metrics(scored["before"], test.truth, facts.job.seed, move_thresholds(raw, _truth(facts).truth))
     weight = row_weights(test.group, mix)
     return {"reliability": reliability(scored["before"], scored["after"], test.truth, weight), "metrics": metrics}
 

@@ -142,6 +142,7 @@ def apply(
     stored = manifest.read()
     if stored:
         return {**stored, "reused": True}
+    manifest.clear()
     folder.delete()
     work: Callable[[Output], int] = Writer(rows, partition, pools, plan, real_weights(rows, candidate), folder)
     files = outputs(rows, pools, plan)

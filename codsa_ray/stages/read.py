@@ -139,6 +139,7 @@ def read(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any
     stored = manifest.read()
     if stored:
         return Rows.from_json(folder, stored["rows_json"]), {**stored, "reused": True}
+    manifest.clear()
     folder.delete()
     probes = dict(spread([fragment for fragment, _ in parts_of], _probe, job.workers, here=len(parts_of) <= FEW_PARTS))
     types, notices = _types(job, [probes[i] for i in range(len(parts_of))])
