@@ -78,3 +78,8 @@ class CandidateError(InternalError):
 
 class PluginError(InternalError):
     """A plug-in breaks its contract."""
+
+
+# What a plug-in's own code may fail with: it is listed with the reason and the run goes on. What the machine fails with (OSError,
+# MemoryError) is none of these: the run stops, and the same command goes on from there.
+PLUGIN_FAILURES = (CodsaError, ValueError, ArithmeticError, LookupError, TypeError, RuntimeError)

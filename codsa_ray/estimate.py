@@ -44,7 +44,7 @@ def dry_run(job: Job, progress: Progress) -> str:
     from codsa_ray import pipeline
 
     with tempfile.TemporaryDirectory() as place:
-        made = replace(job.made(), out=place)
+        made = replace(pipeline.settled(job), out=place)
         rows, facts, partitions = pipeline.prepare(made, Folder(place), progress)
         speeds = _calibrate(made, rows, partitions[FINAL])
         return "\n".join([*_shown(rows, facts), *_costs(made, rows, partitions, speeds)])

@@ -134,8 +134,9 @@ class Folder:
         return FolderError(f"{name} in {self.shown}", "no such file", "run the stage that writes it first")
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes JSON, keys sorted, so that equal values are equal bytes."""
-        self.write_bytes(name, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+        """Writes JSON, keys sorted, so that equal values are equal bytes; NaN and infinity are no JSON and raise ValueError."""
+        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        self.write_bytes(name, (text + "\n").encode())
 
     def read_json(self, name: str) -> Any:
         """The value of a JSON file."""

@@ -1,8 +1,7 @@
 """Job: what the user asked for, as plain values; knows nothing of how it is done."""
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from codsa_ray.contracts import Allocator as AllocatorProtocol
@@ -38,7 +37,7 @@ class Job:
         out: run folder.
         seed: of everything random.
         address: a Ray address; None starts an embedded Ray.
-        workers, gpus: how many actors at a time, and GPUs each fit may use.
+        workers, gpus: how many actors at a time (0: as many as cores), and GPUs a fit may use.
         rows: real rows may appear in the report.
         force: write the best plan whatever the verdict.
         smallest: rows under which a group is refused.
@@ -67,14 +66,14 @@ class Job:
     out: str = "codsa-run"
     seed: int = 0
     address: str | None = None
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int = 0
     gpus: float = 0.0
     rows: bool = True
     force: bool = False
     smallest: int = 4
 
     def __post_init__(self) -> None:
-        for name, least in (("draws", 1), ("trials", 0), ("workers", 1), ("seed", 0), ("smallest", 1)):
+        for name, least in (("draws", 1), ("trials", 0), ("workers", 0), ("seed", 0), ("smallest", 1)):
             if getattr(self, name) < least:
                 raise SettingError(f"--{name} of at least {least}", str(getattr(self, name)), "give a larger number")
         if self.folds is not None and not 1 <= self.folds <= 20:

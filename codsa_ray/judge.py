@@ -14,8 +14,6 @@ from codsa_ray.outcomes import Outcome, Table, Truth
 from codsa_ray.plan import Plan
 from codsa_ray.rows import FINAL
 
-VERSION = 1
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -113,8 +111,9 @@ def correction_of(
         weights: (G,) weight of a real row of each group.
     """
     schema, groups = bench.rows.schema(FINAL), bench.rows.groups
+    scaling = calibration if form == "calibrated" else None
     if not bench.classes:
-        return Correction(schema.task).to_json() if schema.task != "anomaly" else Correction("anomaly", calibration=calibration).to_json()
+        return Correction(schema.task, calibration=scaling).to_json()
     regions = bench.partitions[FINAL].regions
     weight = regions.group_counts * np.array(weights)
     for part in plan.parts:
@@ -122,7 +121,5 @@ def correction_of(
     coarse, onto = bench.coarse(FINAL)
     labels = groups.labels(schema.classes)
     offset = None if form == "raw" else Offset.of(weight, np.array(groups.mix), labels, bench.classes, onto)
-    correction = Correction(
-        schema.task, tuple(schema.classes), offset, calibration if form == "calibrated" else None, len(coarse.items) > bench.classes
-    )
+    correction = Correction(schema.task, tuple(schema.classes), offset, scaling, len(coarse.items) > bench.classes)
     return {**correction.to_json(), "cells": [group.name for group in coarse.items], "candidate": title(candidate, form)}

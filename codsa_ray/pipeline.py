@@ -20,7 +20,7 @@ from codsa_ray.errors import FolderError, SettingError, ShortOfRows
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job, plain
 from codsa_ray.judge import Decision, decide_run, final_candidates
-from codsa_ray.manifest import check_run, claim
+from codsa_ray.manifest import MANIFEST, check_run, claim
 from codsa_ray.outcomes import Table
 from codsa_ray.partition import Partition, partition
 from codsa_ray.plan import Plan
@@ -32,11 +32,12 @@ from codsa_ray.report.page import render
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.seeds import fingerprint
 from codsa_ray.stages.apply import apply
-from codsa_ray.stages.cluster import connect
+from codsa_ray.stages.cluster import EXTRA_CPUS, connect, resources
 from codsa_ray.stages.fit import Fitted, fit_all, fit_jobs
 from codsa_ray.stages.read import read
+from codsa_ray.stages.search import VERSION as SCORES
 from codsa_ray.stages.search import Trial, search, try_all
-from codsa_ray.stages.source import source_data
+from codsa_ray.stages.source import source_identity, source_of
 from codsa_ray.stages.strategy import Space, strategy
 from codsa_ray.stages.synthesize import synthesize
 
@@ -115,9 +116,14 @@ def _apart(job: Job) -> None:
             raise FolderError("an --out outside DATA", f"{job.out} inside {address}", "choose another --out")
 
 
-def prepare(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any], dict[int, Partition]]:
-    """Reads, splits and partitions: what every later stage stands on. `job` has its plug-ins made."""
+def settled(job: Job) -> Job:
+    """The job with plug-ins made and workers counted, this process connected to Ray."""
     connect(job.address, job.workers)
+    return replace(job.made(), workers=job.workers or int(resources()["CPU"]) - (0 if job.address else EXTRA_CPUS))
+
+
+def prepare(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any], dict[int, Partition]]:
+    """Reads, splits and partitions: what every later stage stands on. `job` is settled."""
     rows, facts = read(job, out, progress)
     strata: Any = job.strata
     return rows, facts, {fold: partition(rows, strata, fold) for fold in [*range(rows.folds), FINAL]}
@@ -154,7 +160,7 @@ def run_until(job: Job, last: str, progress: Progress = silent) -> Report | None
     _apart(job)
     out = Folder(job.out).absolute
     with _claimed(out), _cache() as cache:
-        return _run(job, out, cache, Clock(progress), last)
+        return _run(settled(job), out, cache, Clock(progress), last)
 
 
 @contextmanager
@@ -185,16 +191,16 @@ def _run(job: Job, out: Folder, cache: str, clock: Clock, last: str) -> Report |
     if last == "search":
         return None
     decision = _decide(job, bench, table, out, clock)
-    bench, plan, candidate = _final(job, bench, decision, fitted, out, read_facts["fingerprint"], clock)
+    bench, plan, candidate, late = _final(job, bench, decision, fitted, out, read_facts["fingerprint"], clock)
     judged = _judge(job, bench, decision, out, read_facts["fingerprint"], clock)
-    facts = Facts(job, bench, table, decision, judged, plan, candidate, read_facts, {**fitted.failed, **short}, tuple(clock.stages))
+    facts = Facts(job, bench, table, decision, judged, plan, candidate, read_facts, {**fitted.failed, **short, **late}, tuple(clock.stages))
     return _report(facts, out, clock)
 
 
 def _fit(job: Job, rows: Rows, partitions: dict[int, Partition], out: Folder, mark: str, clock: Clock) -> Fitted:
     jobs = fit_jobs(job, rows, partitions, out, mark)
     kept = all(fit.manifest.read() for fit in jobs)
-    fitted = fit_all(job, rows, partitions, jobs, source_data(job, rows, partitions[FINAL]), clock.progress)
+    fitted = fit_all(job, rows, partitions, jobs, source_of(job, rows), clock.progress)
     count = int(sum(partitions[fit.fold].regions.counts.sum() for fit in jobs))
     clock.tick("fit", count, count, kept)
     return fitted
@@ -224,7 +230,7 @@ def _draw(
 def _search(job: Job, bench: Bench, generators: list[str], out: Folder, mark: str, clock: Clock) -> Table:
     learner: Any = job.learner
     rows, regions = bench.rows, bench.partitions[FINAL].regions
-    depends = [mark, plain(learner), plain(job.allocator), plain(job.strata), bench.cap, job.source]
+    depends = _judged_by(job, bench, mark)
     folder = out / "search" / fingerprint(depends)
     space = Space(
         variants=len(learner.variants()),
@@ -247,6 +253,11 @@ def _search(job: Job, bench: Bench, generators: list[str], out: Folder, mark: st
     return table
 
 
+def _judged_by(job: Job, bench: Bench, mark: str) -> list[Any]:
+    """What scores depend on beside their candidate."""
+    return [SCORES, mark, plain(job.learner), plain(job.allocator), plain(job.strata), bench.cap, source_identity(job)]
+
+
 def _decide(job: Job, bench: Bench, table: Table, out: Folder, clock: Clock) -> Decision:
     learner: Any = job.learner
     regions = bench.partitions[FINAL].regions
@@ -259,8 +270,14 @@ def _decide(job: Job, bench: Bench, table: Table, out: Folder, clock: Clock) -> 
     return decision
 
 
-def _final(job: Job, bench: Bench, decision: Decision, fitted: Fitted, out: Folder, mark: str, clock: Clock) -> tuple[Bench, Plan, Candidate]:
-    """Draws what is shipped and what the test rows judge from the final generators, then writes `augmented/`."""
+def _final(
+    job: Job, bench: Bench, decision: Decision, fitted: Fitted, out: Folder, mark: str, clock: Clock
+) -> tuple[Bench, Plan, Candidate, dict[str, str]]:
+    """Draws what is shipped and what the test rows judge from the final generators, then writes `augmented/`.
+
+    Returns:
+        The bench with the final pools, what was written, of which candidate, and final generators that fell short with the reason.
+    """
     regions = bench.partitions[FINAL].regions
     shipped = decision.best[0] if job.force and decision.best else decision.chosen[0]
     pools: Pools = {}
@@ -273,20 +290,20 @@ def _final(job: Job, bench: Bench, decision: Decision, fitted: Fitted, out: Fold
             counts = np.maximum(plan.counts, held)
             pools[key] = pool_of(out / "pools", fit.generator, fit.fit, FINAL, draw, job.seed, counts), fit
     drawn = synthesize(bench.rows, bench.partitions, list(pools.values()), job.workers, job.gpus, clock.progress)
-    if drawn.short:
-        raise ShortOfRows("; ".join(drawn.short.values()))
+    if shipped.generator in drawn.short:
+        raise ShortOfRows(f"{drawn.short[shipped.generator]}; leave this --generator out")
     bench = replace(bench, pools=bench.pools | {key: pool for key, (pool, _) in pools.items()}, memory={})
     plan = shipped.plan(regions, bench.allocator)
     mine = tuple(pools[shipped.generator, FINAL, draw][0] for draw in range(plan.draws if plan.size else 0))
     depends = {"fits": [pool.key.id for pool in mine], "rows": mark}
     facts = apply(bench.rows, bench.partitions[FINAL], mine, plan, shipped, out, depends, job.workers, clock.progress)
     clock.tick("apply", facts["rows_in"], facts["rows_out"], facts["reused"])
-    return bench, plan, shipped
+    return bench, plan, shipped, drawn.short
 
 
 def _judge(job: Job, bench: Bench, decision: Decision, out: Folder, mark: str, clock: Clock) -> Folder:
     """Fits the final candidates on all training rows and stores their scores of the test rows."""
-    folder = out / "judge" / fingerprint([mark, plain(job.learner), plain(job.allocator), plain(job.strata), bench.cap, job.source])
+    folder = out / "judge" / fingerprint(_judged_by(job, bench, mark))
     candidates = final_candidates(decision)
     kept = all(folder.exists(f"{candidate.id}.parquet") for candidate in candidates)
     try_all(Trial(bench, folder, (FINAL,)), candidates, job.workers, clock.progress)
@@ -334,7 +351,7 @@ def synthesize_more(
         region: as the report names it.
         count: rows, exactly.
         to: new folder for part-*.parquet.
-        generator: one of the run's; its first, or the verdict's, when left out.
+        generator: one of the run's; that of the rows it wrote, or its first, when left out.
         seed: of the draw; left out, rows that the run itself did not draw.
 
     Returns:
@@ -349,11 +366,7 @@ def synthesize_more(
     job = out.read_json("job.json")
     if count < 1:
         raise SettingError("--rows of at least 1", str(count), "give a larger number")
-    known = {entry["name"]: entry for entry in job["generator"]}
-    chosen = generator or next(iter(known))
-    if chosen not in known:
-        raise SettingError(f"one of the run's generators: {', '.join(known)}", repr(chosen), "name one of them")
-    plugin = restore("generators", chosen, known[chosen]["settings"])
+    plugin = _generator(job, generator, (out / "apply").read_json(MANIFEST)["generator"])
     strata = restore("strata", job["strata"]["name"], job["strata"]["settings"])
     target = Folder(to).absolute
     if target.names():
@@ -361,3 +374,14 @@ def synthesize_more(
     connect(address, workers)
     written = draw_more(out, plugin, strata, region, count, target, seed, workers or os.cpu_count() or 1, gpus, progress)
     return f"{written:,} rows of {region} in {target.shown}"
+
+
+def _generator(job: dict[str, Any], name: str | None, shipped: str) -> Any:
+    """The run's generator of that name; without one, that of the shipped rows (an identity, or ""), or the first."""
+    known = [(entry["name"], entry["settings"]) for entry in job["generator"]]
+    names = list(dict.fromkeys(known_name for known_name, _ in known))
+    if name is not None and name not in names:
+        raise SettingError(f"one of the run's generators: {', '.join(names)}", repr(name), "name one of them")
+    wanted = name or shipped.rpartition("-")[0] or names[0]
+    found = [restore("generators", wanted, settings) for known_name, settings in known if known_name == wanted]
+    return next((plugin for plugin in found if identity(plugin) == shipped), found[0])

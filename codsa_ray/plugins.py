@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import pkgutil
+import re
 from ast import literal_eval
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -61,8 +62,8 @@ def _settings(plugin: Any, name: str, rest: str) -> Any:
 
 
 def name_of(plugin: Any) -> str:
-    """The name a plug-in instance goes by: its module's last word."""
-    return type(plugin).__module__.rpartition(".")[2]
+    """The name a plug-in instance goes by: its class's in small letters, which is its module's last word among the package's own."""
+    return re.sub("(?<!^)(?=[A-Z])", "_", type(plugin).__name__).lower()
 
 
 def settings_of(plugin: Any) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from codsa_ray.audit.metrics import label_metrics, move_thresholds
 
 from codsa_ray.audit.drawn import audit
+from codsa_ray.audit.metrics import label_metrics, move_thresholds
 from codsa_ray.audit.reliability import reliability
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
@@ -69,7 +69,19 @@ class Facts:
 
 
 def gather(facts: Facts) -> dict[str, Any]:
-    """report.json, and `correction` for correction.json."""
+    """report.json, and `correction` for correction.json; a number that is not finite is null."""
+    return _finite(_gathered(facts))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _gathered(facts: Facts) -> dict[str, Any]:
     job, rows = facts.job, facts.bench.rows
     schema = rows.schema(FINAL)
     calibration = calibration_of(facts.table.outcomes[facts.shipped.id], _truth(facts), job.task, facts.table.mix)
@@ -220,7 +232,7 @@ def _row(facts: Facts, candidate: Candidate, form: str, outcome: Outcome) -> dic
 
 def _curve(facts: Facts) -> dict[str, Any]:
     """Loss against size, calibrated like the lines without synthesis it is held against."""
-    form = "offset" if facts.job.task == "regression" else "calibrated"
+    form = "raw" if facts.job.task == "regression" else "calibrated"
     points: dict[str, list[dict[str, Any]]] = {}
     lines = []
     for row in (r for r in _candidates(facts) if not r["failed"]):
@@ -272,8 +284,9 @@ def _scored(facts: Facts) -> dict[str, Any]:
     """Reliability and label metrics on the test rows: as it is before, as the verdict has it after."""
     if facts.job.task != "classification":
         return {"reliability": None, "metrics": None}
-    plain = next(c for c, form in facts.decision.entries if c.kind == "plain" and c.fits == 1)
-    pairs = {"before": (plain, "raw"), "after": facts.decision.chosen}
+    as_it_is = ((c, form) for c, form in facts.decision.entries if c.kind == "plain" and c.fits == 1)
+    plain, raw_form = next(as_it_is, facts.decision.base)
+    pairs = {"before": (plain, raw_form), "after": facts.decision.chosen}
     test, mix = read_truth(facts.judged), facts.table.mix
     metrics: dict[str, Any] = {}
     scored = {}

@@ -135,7 +135,7 @@ def apply(
     """Writes `augmented/`: real training rows as they came and the plan's synthetic rows, with MARKS.
 
     Returns:
-        rows_in (real), rows_out (all), synthetic.
+        rows_in (real), rows_out (all), synthetic, generator (identity, "" where nothing was drawn).
     """
     folder = out / "augmented"
     manifest = Manifest(out / "apply", {"version": VERSION, "plan": plan.to_json(), "candidate": candidate.to_json(), "on": depends})
@@ -153,4 +153,5 @@ def apply(
     real = sum(count for index, count in written.items() if files[index].part)
     total = sum(written.values())
     assert total - real == plan.size * plan.draws, "exactly the plan was written"
-    return {**manifest.write(rows_in=real, rows_out=total, synthetic=total - real), "reused": False}
+    facts = {"rows_in": real, "rows_out": total, "synthetic": total - real, "generator": candidate.generator}
+    return {**manifest.write(**facts), "reused": False}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from codsa_ray.contracts import Generator, Progress
-from codsa_ray.errors import CodsaError, SchemaError
+from codsa_ray.errors import PLUGIN_FAILURES
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job, plain
@@ -17,6 +17,7 @@ from codsa_ray.partition import Partition
 from codsa_ray.plugins import identity, name_of
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.seeds import fingerprint
+from codsa_ray.stages.source import Source, source_identity
 
 VERSION = 1
 CHECKPOINT = "checkpoint"
@@ -74,6 +75,11 @@ class FitJob:
         return Manifest(self.folder, self.depends)
 
     @property
+    def name(self) -> str:
+        """Where it lies in the run's `fit` folder."""
+        return "/".join(self.folder.address.split("/")[-2:])
+
+    @property
     def fit(self) -> str:
         """Identity of the fitted folder: part of every pool's key."""
         return self.manifest.fingerprint
@@ -98,7 +104,7 @@ class Fitted:
 
 def fit_jobs(job: Job, rows: Rows, partitions: dict[int, Partition], out: Folder, read_mark: str) -> list[FitJob]:
     """Generators x (folds + final)."""
-    found = []
+    found, source = [], source_identity(job)
     for generator in job.generator:
         assert not isinstance(generator, str), "call Job.made() first"
         for fold in [*range(rows.folds), FINAL]:
@@ -109,7 +115,7 @@ def fit_jobs(job: Job, rows: Rows, partitions: dict[int, Partition], out: Folder
                 "generator": plain(generator),
                 "strata": plain(job.strata),
                 "regions": partitions[fold].regions.to_json(),
-                "source": job.source,
+                "source": source,
             }
             name = f"{identity(generator)}/{'final' if fold == FINAL else fold}-{fingerprint(depends)[:8]}"
             found.append(FitJob(generator, fold, out / "fit" / name, depends))
@@ -121,9 +127,7 @@ def run_fit(fit: FitJob, data: FitData, device: str) -> str | None:
     manifest = fit.manifest
     try:
         fit.generator.fit(data, LocalWorker(fit.folder.make(), device))
-    except SchemaError:
-        raise
-    except (CodsaError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+    except PLUGIN_FAILURES as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     fit.folder.delete(CHECKPOINT)
     manifest.write(rows=int(data.regions.counts.sum()))
@@ -131,24 +135,28 @@ def run_fit(fit: FitJob, data: FitData, device: str) -> str | None:
 
 
 def fit_all(
-    job: Job, rows: Rows, partitions: dict[int, Partition], jobs: list[FitJob], source: FitData | None, progress: Progress
+    job: Job, rows: Rows, partitions: dict[int, Partition], jobs: list[FitJob], source: Source | None, progress: Progress
 ) -> Fitted:
     """Fits what is not fitted yet."""
     waiting = [fit for fit in jobs if fit.manifest.read() is None]
-    failed: dict[str, str] = {}
+    reasons: dict[str, str | None] = {}
     done = len(jobs) - len(waiting)
     for fit, reason in _run(job, rows, partitions, waiting, source):
         done += 1
         progress("fit", done, len(jobs), f"{name_of(fit.generator)} {'final' if fit.fold == FINAL else f'fold {fit.fold}'}")
-        if reason:
-            failed[identity(fit.generator)] = reason
+        reasons[fit.fit] = reason
+    # In the order of the jobs, not of their ends: the same run names the same reason.
+    failed: dict[str, str] = {}
+    for fit in jobs:
+        if reason := reasons.get(fit.fit):
+            failed.setdefault(identity(fit.generator), reason)
     final = {identity(fit.generator): fit for fit in jobs if fit.fold == FINAL and identity(fit.generator) not in failed}
-    (Folder(job.out).absolute / "fit").write_json(CURRENT, {name: fit.folder.address.partition("/fit/")[2] for name, fit in final.items()})
+    (Folder(job.out).absolute / "fit").write_json(CURRENT, {name: fit.name for name, fit in final.items()})
     return Fitted(tuple(jobs), failed)
 
 
 def _run(
-    job: Job, rows: Rows, partitions: dict[int, Partition], waiting: list[FitJob], source: FitData | None
+    job: Job, rows: Rows, partitions: dict[int, Partition], waiting: list[FitJob], source: Source | None
 ) -> Iterator[tuple[FitJob, str | None]]:
     import ray
 
@@ -156,8 +164,12 @@ def _run(
         return
     shared = ray.put((rows, partitions, source))
     small = [fit for fit in waiting if not _spread(job, fit)]
-    refs = {_task(fit, job.gpus).remote(fit, shared, job.gpus): fit for fit in small}
-    while refs:
+    refs: dict[Any, FitJob] = {}
+    while refs or small:
+        # As many as there are workers: a fit uses one core, and more of them would only hold memory.
+        while small and len(refs) < job.workers:
+            fit = small.pop(0)
+            refs[_task(fit, job.gpus).remote(fit, shared, job.gpus)] = fit
         ready, _ = ray.wait(list(refs), num_returns=1)
         yield refs.pop(ready[0]), ray.get(ready[0])
     for fit in waiting:
@@ -186,12 +198,12 @@ def _task(fit: FitJob, gpus: float) -> Any:
     return ray.remote(**options)(_fit_task)
 
 
-def _fit_task(fit: FitJob, shared: tuple[Rows, dict[int, Partition], FitData | None], gpus: float) -> str | None:
+def _fit_task(fit: FitJob, shared: tuple[Rows, dict[int, Partition], Source | None], gpus: float) -> str | None:
     import torch
 
     # One thread each: fits run side by side, and a sum's order must not depend on how many cores a machine has.
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     rows, partitions, source = shared
     part = partitions[fit.fold]
-    data = rows.training(fit.fold, part.regions, part.rule, source)
+    data = rows.training(fit.fold, part.regions, part.rule, source.data(fit.fold, part) if source else None)
     return run_fit(fit, data, "cuda" if gpus and torch.cuda.is_available() else "cpu")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from codsa_ray.contracts import Progress
-from codsa_ray.errors import InputError, SchemaError
+from codsa_ray.errors import GroupError, InputError, SchemaError
 from codsa_ray.fitdata import ROW
 from codsa_ray.folder import Folder
 from codsa_ray.formats import Fragment, Probe, fragments, load, probe
@@ -135,19 +135,29 @@ def read(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any
     parts_of = [(fragment, False) for fragment in fragments(job.data)]
     parts_of += [(fragment, True) for fragment in (fragments(job.test) if job.test else ())]
     folder = out / "read"
-    manifest = Manifest(folder, _depends(job, [fragment for fragment, _ in parts_of]))
+    manifest = Manifest(folder, _depends(job, parts_of))
     stored = manifest.read()
     if stored:
-        return Rows.from_json(folder, stored["rows_json"]), {**stored, "reused": True}
+        rows = Rows.from_json(folder, stored["rows_json"])
+        _check_kinds(job, rows)
+        return rows, {**stored, "reused": True}
     manifest.clear()
     folder.delete()
     probes = dict(spread([fragment for fragment, _ in parts_of], _probe, job.workers, here=len(parts_of) <= FEW_PARTS))
     types, notices = _types(job, [probes[i] for i in range(len(parts_of))])
     parts = _parts(parts_of, [probes[i].rows for i in range(len(parts_of))])
-    return _divide(job, folder, parts, types, notices, manifest, progress)
+    rows, facts = _divide(job, folder, parts, types, notices, manifest, progress)
+    _check_kinds(job, rows)
+    return rows, facts
 
 
-def _depends(job: Job, found: list[Fragment]) -> dict[str, Any]:
+def _check_kinds(job: Job, rows: Rows) -> None:
+    """Plug-ins may change while the rows are kept, so this is no part of reading."""
+    for plugin in (job.learner, *job.generator):
+        refuse(rows.schema(FINAL), plugin.needs.kinds, type(plugin).__name__)  # type: ignore[union-attr]
+
+
+def _depends(job: Job, found: list[tuple[Fragment, bool]]) -> dict[str, Any]:
     settings = {
         key: getattr(job, key)
         for key in (
@@ -166,7 +176,7 @@ def _depends(job: Job, found: list[Fragment]) -> dict[str, Any]:
             "target_mix",
         )
     }
-    return {"version": VERSION, "data": [fragment.identity for fragment in found], "test": bool(job.test), **settings}
+    return {"version": VERSION, "data": [[fragment.identity, test] for fragment, test in found], **settings}
 
 
 def _types(job: Job, probes: list[Probe]) -> tuple[pa.Schema, list[str]]:
@@ -207,8 +217,10 @@ def _divide(
     for index, result in spread(parts, lambda: work, job.workers, here=len(parts) <= FEW_PARTS):
         written[index] = result
         progress("read", len(written), 2 * len(parts))
-    counts = _count(written.values())
-    _check_labels(job, counts, sum(w.rows for w in written.values()), sum(w.set_aside for w in written.values()))
+    # A test set of its own makes no group: what training rows do not have, nothing can be learned of.
+    training = [w for i, w in written.items() if not parts[i].test]
+    counts = _count(training)
+    _check_labels(job, counts, sum(w.rows for w in training), sum(w.set_aside for w in training))
     groups = Groups.of(grouping, counts, dict(job.target_mix) if job.target_mix else None, job.smallest)
     split, folds = _split(job, groups, parts, written, notices)
     summaries: dict[int, Summary] = {}
@@ -229,6 +241,11 @@ def _divide(
     set_aside = sum(w.set_aside for w in written.values())
     if set_aside:
         notices.append(f"{set_aside} rows without a value of {job.target!r} were set aside")
+    tested, known = sum(w.rows for i, w in written.items() if parts[i].test), int(held[FINAL].sum())
+    if tested > known:
+        notices.append(f"{tested - known} of {tested} test rows are in no group of the training rows and were left out")
+    if job.test and not known:
+        raise InputError("test rows in the groups of the training rows", f"none in {Folder(job.test).shown}", "check --test")
     facts = manifest.write(
         rows_json=rows.to_json(),
         rows_in=sum(w.rows + w.set_aside for w in written.values()),
@@ -283,6 +300,10 @@ def _split(job: Job, groups: Groups, parts: list[Part], written: dict[int, Writt
     if job.unit:
         units = np.concatenate([written[i].units for i in mine])
         fold, deviation = split_units(positions, group, units, folds, job.seed, test=job.test is None)
+        wanted = max(folds, 2) + (job.test is None)
+        if len(np.unique(fold)) < wanted:
+            got = f"{len(np.unique(units))} of very different sizes" if len(np.unique(units)) >= wanted else str(len(np.unique(units)))
+            raise GroupError(f"units of {job.unit!r} for {wanted} parts", got, "give fewer --folds, or a --test set of its own")
         notices.append(f"rows of one {job.unit!r} stay together: a group's share of a part is off by at most {deviation:.1%} of its rows")
     else:
         fold = split_exactly(positions, group, folds, job.seed, test=job.test is None)
@@ -299,9 +320,5 @@ def _schemas(job: Job, summaries: dict[int, Summary], folds: int) -> list[Schema
         return merged
 
     options: dict[str, Any] = {"task": job.task, "hidden": job.hide, "group_columns": job.group, "keep": job.keep}
-    stated = dict(job.schema or {})
-    final = infer(total(FINAL), job.target, overrides=stated, **options)
-    handled = [(plugin.needs.kinds, type(plugin).__name__) for plugin in (job.learner, *job.generator)]  # type: ignore[union-attr]
-    for kinds, who in handled:
-        refuse(final, kinds, who)
+    final = infer(total(FINAL), job.target, overrides=dict(job.schema or {}), **options)
     return [final.relearn(total(fold)) for fold in range(folds)] + [final]

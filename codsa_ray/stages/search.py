@@ -9,12 +9,10 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
 from codsa_ray.contracts import Progress
-from codsa_ray.errors import CandidateError, InternalError, PluginError
+from codsa_ray.errors import PLUGIN_FAILURES, InternalError
 from codsa_ray.folder import Folder
 from codsa_ray.outcomes import Table, write_outcome, write_truth
 from codsa_ray.stages.strategy import Batches
@@ -44,7 +42,7 @@ def run_candidate(trial: Trial, candidate: Candidate) -> None:
     failed, scores = None, {}
     try:
         scores = {fold: run_trial(bench, candidate, fold) for fold in trial.folds}
-    except (CandidateError, PluginError, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+    except PLUGIN_FAILURES as error:
         failed = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if scores and not failed:
         write_truth(trial.folder, scores)

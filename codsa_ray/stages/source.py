@@ -1,7 +1,8 @@
 """Source: a related data set as a generator's pretraining rows, columns matched by name; knows no method."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,26 +18,36 @@ from codsa_ray.seeds import seed_of
 
 
 @dataclass(frozen=True)
-class SourceBlocks:
-    """Reads the source anew each time it is asked for its rows: nobody holds it."""
+class Source:
+    """Where the source lies and how its columns are read; its rows are read anew each time they are asked for: nobody holds them."""
 
     found: tuple[Fragment, ...]
     types: pa.Schema
     rows: Rows
-    part: Partition
     wanted: pa.Schema
 
-    def __call__(self) -> Iterator[pa.Table]:
-        """Canonical blocks with `_row` and `_region`."""
+    def data(self, fold: int, part: Partition) -> FitData:
+        """The source's rows as the fold's schema and regions have them, with the source's own counts."""
+        schema = self.rows.schema(fold)
+
+        def blocks() -> Iterator[pa.Table]:
+            return self._blocks(schema, part)
+
+        counts = np.zeros(len(part.regions), dtype=np.int64)
+        for block in blocks():
+            counts += np.bincount(block[REGION].to_numpy(), minlength=len(counts))
+        items = tuple(replace(region, rows=int(count)) for region, count in zip(part.regions.items, counts, strict=True))
+        return FitData(schema, replace(part.regions, items=items), seed_of(self.rows.seed, "source", fold), blocks)
+
+    def _blocks(self, schema: Schema, part: Partition) -> Iterator[pa.Table]:
         first = 0
-        schema = self.rows.schema(FINAL)
         for fragment in self.found:
             for block in load(fragment, self.types):
                 positions = np.arange(first, first + len(block), dtype=np.int64)
                 first += len(block)
                 table, _ = schema.canonical(_matched(block, self.wanted))
                 group = self.rows.groups.assign(table).astype(np.int32)
-                region = region_of(table.append_column(GROUP, pa.array(group)), self.part.regions, self.part.rule)
+                region = region_of(table.append_column(GROUP, pa.array(group)), part.regions, part.rule)
                 table = table.append_column(ROW, pa.array(positions)).append_column(REGION, pa.array(region))
                 # Rows of cells the target data do not have condition nothing.
                 yield table.filter(pa.array(region >= 0))
@@ -48,7 +59,12 @@ def _matched(block: pa.Table, wanted: pa.Schema) -> pa.Table:
     return pa.table(columns, names=wanted.names)
 
 
-def source_data(job: Job, rows: Rows, part: Partition) -> FitData | None:
+def source_identity(job: Job) -> list[Any] | None:
+    """JSON value that changes when the source's rows may have changed; None without a source."""
+    return [fragment.identity for fragment in fragments(job.source)] if job.source else None
+
+
+def source_of(job: Job, rows: Rows) -> Source | None:
     """The job's source, or None.
 
     Raises:
@@ -61,11 +77,8 @@ def source_data(job: Job, rows: Rows, part: Partition) -> FitData | None:
     total = probes[0]
     for other in probes[1:]:
         total = total.merge(other)
-    schema: Schema = rows.schema(FINAL)
-    shared = [column.name for column in schema.features if column.name in total.types.names]
+    shared = [column.name for column in rows.schema(FINAL).features if column.name in total.types.names]
     if not shared:
         raise InputError("a source that shares feature columns by name", f"{job.source} with none", "rename its columns")
     wanted = (rows.folder / "rows").read_table(rows.parts[0]).schema
-    wanted = pa.schema([field for field in wanted if field.name != ROW])
-    blocks = SourceBlocks(found, total.types, rows, part, wanted)
-    return FitData(schema, part.regions, seed_of(job.seed, "source"), blocks)
+    return Source(found, total.types, rows, pa.schema([field for field in wanted if field.name != ROW]))

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from codsa_ray.contracts import FittedGenerator, Progress
 from codsa_ray.draw import draw_block
-from codsa_ray.errors import InternalError, ShortOfRows
+from codsa_ray.errors import PLUGIN_FAILURES, InternalError
 from codsa_ray.fitdata import REGION
 from codsa_ray.folder import Folder
 from codsa_ray.partition import Partition
@@ -47,8 +47,8 @@ class Drawer:
             return {"rows": 0, "redrawn": 0}
         try:
             tables, redrawn = self._draw(task)
-        except ShortOfRows as error:
-            return {"rows": 0, "redrawn": 0, "short": str(error)}
+        except PLUGIN_FAILURES as error:
+            return {"rows": 0, "redrawn": 0, "short": f"{type(error).__name__}: {' '.join(str(error).split())}"}
         table = pa.concat_tables(tables)
         place.write_table(shard.name, table.replace_schema_metadata({REDRAWN: str(redrawn).encode()}))
         return {"rows": len(table), "redrawn": redrawn}
@@ -121,13 +121,15 @@ def synthesize(
         if shard.name not in names
     ]
     total, drawn, redrawn = sum(task.shard.blocks * task.fit.generator.needs.block for task in tasks), 0, 0
-    short: dict[str, str] = {}
+    reasons: dict[int, str] = {}
     found = spread(tasks, MakeDrawer(rows, partitions), workers, here=total <= FEW_ROWS and not gpus, **_resources(tasks, gpus))
     for index, result in found:
         drawn, redrawn = drawn + result["rows"], redrawn + result["redrawn"]
         if "short" in result:
-            short[tasks[index].shard.key.generator] = result["short"]
+            reasons[index] = result["short"]
         progress("synthesize", drawn, total)
+    # In the order of the tasks, not of their ends: the same run names the same reason.
+    short = {tasks[index].shard.key.generator: reasons[index] for index in sorted(reasons, reverse=True)}
     _complete(pools, short)
     return Drawn(drawn, redrawn, short)
 

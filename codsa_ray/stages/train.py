@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job
 from codsa_ray.partition import Partition
 from codsa_ray.rows import Rows
+from codsa_ray.stages.source import Source
 
 if TYPE_CHECKING:
     from codsa_ray.stages.fit import FitJob
@@ -75,16 +75,18 @@ def _loop(config: dict[str, Any]) -> None:
     rows, part, source = config["rows"], config["part"], config["source"]
     device = "cuda" if config["gpu"] and torch.cuda.is_available() else "cpu"
     worker = TrainWorker(Folder(config["folder"]), context.get_world_rank(), context.get_world_size(), device)
-    config["generator"].fit(rows.training(config["fold"], part.regions, part.rule, source), worker)
+    fold = config["fold"]
+    related = source.data(fold, part) if source else None
+    config["generator"].fit(rows.training(fold, part.regions, part.rule, related), worker)
 
 
-def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: FitData | None, job: Job, workers: int | None = None) -> str | None:
+def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Source | None, job: Job, workers: int | None = None) -> str | None:
     """Fits over `workers` Ray Train workers (as many as GPUs by default); a dead worker costs what came after the last checkpoint.
 
     Returns:
         Why it could not be fitted, or None.
     """
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     manifest = fit.manifest
@@ -113,7 +115,11 @@ def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: FitData | None
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        fit.folder.delete("train")
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
     fit.folder.delete("train")
     manifest.write(rows=int(part.regions.counts.sum()), workers=workers or int(job.gpus))
     return None
