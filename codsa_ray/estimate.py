@@ -116,7 +116,8 @@ def _costs(job: Job, rows: Rows, partitions: dict[int, Partition], speeds: Calib
         "search": fits * speeds.learner * train / 1000 * 1.5,
     }
     lines = ["", "candidates"]
-    lines += [f"  {candidate.name}" for candidate in tried]
+    lines.append(f"  none, with each of the learner's {len(learner.variants())} settings")
+    lines += [f"  {candidate.name}" for candidate in tried[len(learner.variants()) :]]
     lines += [f"  and {rest} more, proposed from what these score" if rest else "  and no more"]
     lines += [
         "",

@@ -158,7 +158,7 @@ class Schema:
         return replace(self, columns=tuple(columns))
 
     def shown(self) -> list[dict[str, str]]:
-        """One printable row per column of DATA: column, kind, values, nulls, note."""
+        """One printable row per column of DATA: column, kind, range, nulls, note."""
         reasons, parts = dict(self.left_out), {column.name: column for column in self.columns}
         return [
             _row(parts[name], self) if name in parts else _line(name, "left out", "", "", reasons.get(name, ""))
@@ -202,4 +202,4 @@ def _row(column: Column, schema: Schema) -> dict[str, str]:
 
 
 def _line(column: str, kind: str, values: str, nulls: str, note: str) -> dict[str, str]:
-    return {"column": column, "kind": kind, "values": values, "nulls": nulls, "note": note}
+    return {"column": column, "kind": kind, "range": values, "nulls": nulls, "note": note}

@@ -402,8 +402,8 @@ def test_every_column_of_data_is_shown():
     assert shown["y"]["note"] == "target"
     assert shown["id"]["kind"] == "left out"
     assert "like an id" in shown["id"]["note"]
-    assert (shown["a"]["values"], shown["a"]["nulls"]) == ("1 to 3", "33.33%")
-    assert shown["b"]["values"] == "5: 0x, 1x, 2x, 3x, ..."
+    assert (shown["a"]["range"], shown["a"]["nulls"]) == ("1 to 3", "33.33%")
+    assert shown["b"]["range"] == "5: 0x, 1x, 2x, 3x, ..."
     assert shown["b"]["note"] == "hidden from learners"
 
 

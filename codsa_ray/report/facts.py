@@ -84,6 +84,7 @@ def _finite(value: Any) -> Any:
 def _gathered(facts: Facts) -> dict[str, Any]:
     job, rows = facts.job, facts.bench.rows
     schema = rows.schema(FINAL)
+    nulls = {column.name: column.nulls for column in schema.columns}
     calibration = calibration_of(facts.table.outcomes[facts.shipped.id], _truth(facts), job.task, facts.table.mix)
     form = facts.decision.chosen[1] if facts.shipped == facts.decision.chosen[0] else "calibrated"
     weights = real_weights(rows, facts.shipped)
@@ -94,7 +95,7 @@ def _gathered(facts: Facts) -> dict[str, Any]:
         "job": _job(job),
         "data": _data(facts),
         "verdict": _verdict(facts),
-        "schema": [{**row, "nulls": schema[row["column"]].nulls} for row in schema.shown()],
+        "schema": [{**row, "nulls": nulls.get(row["column"])} for row in schema.shown()],
         "left_out": [{"column": column, "reason": reason} for column, reason in schema.left_out],
         "groups": _groups(facts),
         "candidates": _candidates(facts),

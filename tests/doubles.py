@@ -1,0 +1,415 @@
+"""Small plug-ins that do what none of the package's own does yet (pictures, regression, anomaly, a source set), that fail, and that tell tales.
+
+Workers import this module by its name, so everything here is at its top level.
+"""
+
+import json
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from scipy.special import logit
+
+from codsa_ray.contracts import TABLE_KINDS, Encoder, Needs, Predictor, Worker
+from codsa_ray.errors import CandidateError, ShortOfRows
+from codsa_ray.fitdata import REGION, ROW, FitData
+from codsa_ray.folder import Folder
+from codsa_ray.learners.logistic import Logistic
+from codsa_ray.schema import Column, Schema
+from codsa_ray.scores import log_probabilities
+from codsa_ray.seeds import rng_of
+
+BLOCK = 64
+EVERY_KIND = TABLE_KINDS | {"image"}
+CLASSES, VALUES, ODDS = (frozenset({task}) for task in ("classification", "regression", "anomaly"))
+
+
+@dataclass(frozen=True)
+class NoisyCopies:
+    """Real rows again: the bytes of pictures shaken, numbers moved by `noise` standard deviations, all else as it is.
+
+    With `related`, every second row comes from the source data set where that has rows of the region.
+    """
+
+    noise: float = 0.05
+    related: bool = False
+    block: int = BLOCK
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(block=self.block, kinds=EVERY_KIND)
+
+    def fit(self, data: FitData, worker: Worker) -> None:
+        sets = [data.table(), *([data.source.table()] if self.related and data.source else [])]
+        columns = [c for c in data.schema.columns if c.name not in data.regions.constant_columns]
+        for index, table in enumerate(sets):
+            worker.folder.write_table(f"rows-{index}.parquet", table.select([*(c.name for c in columns), REGION]))
+        plain = [{**vars(c), "categories": list(c.categories)} for c in columns]
+        worker.folder.write_json("columns.json", {"columns": plain, "sets": len(sets)})
+
+    def load(self, folder: Folder) -> "FittedCopies":
+        stored = folder.read_json("columns.json")
+        columns = tuple(Column(**{**c, "categories": tuple(c["categories"])}) for c in stored["columns"])
+        return FittedCopies(self, columns, tuple(folder.read_table(f"rows-{i}.parquet") for i in range(stored["sets"])))
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls()
+
+
+@dataclass(frozen=True)
+class FittedCopies:
+    settings: NoisyCopies
+    columns: tuple[Column, ...]
+    sets: tuple[pa.Table, ...]
+
+    def block(self, region: int, seed: int) -> pa.Table:
+        rng = rng_of(seed, "copies", region)
+        size = self.settings.block
+        mine = [table.filter(pa.array(table[REGION].to_numpy() == region)) for table in self.sets]
+        mine = [table for table in mine if len(table)]
+        if not mine:
+            raise ShortOfRows(f"no row of region {region}")
+        drawn = [table.take(pa.array(rng.integers(0, len(table), -(-size // len(mine))))) for table in mine]
+        rows = pa.concat_tables(drawn).slice(0, size).drop_columns([REGION])
+        for index, column in enumerate(self.columns):
+            if column.kind == "image":
+                rows = rows.set_column(index, column.name, _shaken_bytes(rows[column.name], self.settings.noise, rng))
+            elif column.kind == "numeric":
+                rows = rows.set_column(index, column.name, _moved(rows[column.name], column, self.settings.noise, rng))
+        return rows
+
+
+def _shaken_bytes(values: pa.ChunkedArray, noise: float, rng: np.random.Generator) -> pa.Array:
+    pixels = [np.frombuffer(value, dtype=np.uint8) for value in values.to_pylist()]
+    shaken = [np.clip(p + np.rint(rng.normal(0, 255 * noise, len(p))), 0, 255).astype(np.uint8).tobytes() for p in pixels]
+    return pa.array(shaken, pa.binary())
+
+
+def _moved(values: pa.ChunkedArray, column: Column, noise: float, rng: np.random.Generator) -> pa.Array:
+    found = values.to_numpy()
+    moved = np.clip(found + rng.normal(0, noise * np.nanstd(found), len(found)), column.low, column.high)
+    return pa.array(moved if column.places is None else np.round(moved, column.places), pa.float64(), from_pandas=True)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Pictures as their raw bytes and numeric columns as they are, standardised; everything else is left out."""
+
+    columns: tuple[Column, ...]
+    middle: np.ndarray
+    spread: np.ndarray
+
+    @staticmethod
+    def of(table: pa.Table, schema: Schema) -> "Numbers":
+        columns = tuple(c for c in schema.features if c.kind in ("numeric", "image"))
+        found = _numbers(table, columns)
+        return Numbers(columns, found.mean(axis=0), found.std(axis=0) + 1e-9)
+
+    def encode(self, table: pa.Table) -> np.ndarray:
+        return (_numbers(table, self.columns) - self.middle) / self.spread
+
+
+def _numbers(table: pa.Table, columns: tuple[Column, ...]) -> np.ndarray:
+    found = []
+    for column in columns:
+        if column.kind == "image":
+            found.append(np.stack([np.frombuffer(value, dtype=np.uint8) for value in table[column.name].to_pylist()]).astype(float))
+        else:
+            found.append(np.nan_to_num(table[column.name].to_numpy())[:, None])
+    return np.concatenate(found, axis=1)
+
+
+@dataclass(frozen=True)
+class Line:
+    """X -> X @ slope + start; of classes, their log-probabilities."""
+
+    slope: np.ndarray
+    start: np.ndarray
+    present: np.ndarray | None = None
+    classes: int = 0
+
+    def scores(self, X: np.ndarray) -> np.ndarray:
+        found = X @ self.slope + self.start
+        return found if self.present is None else log_probabilities(found, self.present, self.classes)
+
+
+@dataclass(frozen=True)
+class RawPixels:
+    """Linear discriminant on raw bytes: class means under one shared, shrunk covariance."""
+
+    shrink: float = 1.0
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(kinds=EVERY_KIND, tasks=CLASSES)
+
+    def variants(self) -> tuple[Self, ...]:
+        return (self,)
+
+    def encoder(self, train: pa.Table, schema: Schema) -> Encoder:
+        return Numbers.of(train, schema)
+
+    def fit(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, *, classes: int, seed: int, offset: np.ndarray | None = None
+    ) -> Predictor:
+        present = np.unique(y)
+        share = np.array([weight[y == c].sum() for c in present]) / weight.sum()
+        means = np.stack([np.average(X[y == c], axis=0, weights=weight[y == c]) for c in present])
+        rest = X - means[np.searchsorted(present, y)]
+        spread = (rest * weight[:, None]).T @ rest / weight.sum() + self.shrink * np.eye(X.shape[1])
+        slope = np.linalg.solve(spread, means.T)
+        return Line(slope, np.log(share) - np.einsum("cd,dc->c", means, slope) / 2, present, classes)
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls()
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """Weighted least squares with a ridge."""
+
+    penalty: float = 1e-3
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(tasks=VALUES)
+
+    def variants(self) -> tuple[Self, ...]:
+        return (self, type(self)(100 * self.penalty))
+
+    def encoder(self, train: pa.Table, schema: Schema) -> Encoder:
+        return Numbers.of(train, schema)
+
+    def fit(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, *, classes: int, seed: int, offset: np.ndarray | None = None
+    ) -> Predictor:
+        assert classes == 0
+        share = weight / weight.sum()
+        middle, start = share @ X, share @ y
+        away = X - middle
+        slope = np.linalg.solve((away * share[:, None]).T @ away + self.penalty * np.eye(X.shape[1]), away.T @ (share * (y - start)))
+        return Line(slope, start - middle @ slope)
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls()
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Squared distance from the usual rows, as log-odds: row for row trained on rows of truth 0 alone, but for the share of the others."""
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(tasks=ODDS)
+
+    def variants(self) -> tuple[Self, ...]:
+        return (self,)
+
+    def encoder(self, train: pa.Table, schema: Schema) -> Encoder:
+        return Numbers.of(train, schema)
+
+    def fit(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, *, classes: int, seed: int, offset: np.ndarray | None = None
+    ) -> Predictor:
+        assert set(np.unique(y)) <= {0.0, 1.0}
+        usual, share = X[y == 0], np.average(y, weights=weight)
+        return Odds(usual.mean(axis=0), usual.std(axis=0) + 1e-9, float(logit(np.clip(share, 0.01, 0.99))))
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls()
+
+
+@dataclass(frozen=True)
+class Odds:
+    middle: np.ndarray
+    spread: np.ndarray
+    prior: float
+
+    def scores(self, X: np.ndarray) -> np.ndarray:
+        away = np.mean(((X - self.middle) / self.spread) ** 2, axis=1)
+        return np.clip(away - 2, -10, 10) + self.prior
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Fails where it is told to: fit, load, short (of rows), columns (one left out)."""
+
+    at: str
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(block=BLOCK)
+
+    def fit(self, data: FitData, worker: Worker) -> None:
+        if self.at == "fit":
+            raise RuntimeError("the fit\nbroke")
+        NoisyCopies().fit(data, worker)
+
+    def load(self, folder: Folder) -> Any:
+        if self.at == "load":
+            raise KeyError("weights")
+        return Falling(self.at, NoisyCopies().load(folder))
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls("fit")
+
+
+@dataclass(frozen=True)
+class Falling:
+    at: str
+    inner: FittedCopies
+
+    def block(self, region: int, seed: int) -> pa.Table:
+        if self.at == "short":
+            raise ShortOfRows("wanted a row; got none; fit again")
+        rows = self.inner.block(region, seed)
+        return rows.drop_columns(rows.column_names[:1])
+
+
+@dataclass(frozen=True)
+class Moody:
+    """A logistic regression that cannot bear weights (NaN), fewer rows (no probabilities) or more rows (raises); `always`: nothing at all."""
+
+    always: bool = False
+    inner: Logistic = field(default_factory=Logistic)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(tasks=CLASSES)
+
+    def variants(self) -> tuple[Self, ...]:
+        return (self,)
+
+    def encoder(self, train: pa.Table, schema: Schema) -> Encoder:
+        return Sized(self.inner.encoder(train, schema), len(train))
+
+    def fit(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, *, classes: int, seed: int, offset: np.ndarray | None = None
+    ) -> Predictor:
+        rows = int(X[0, -1])
+        if self.always:
+            raise CandidateError("not today")
+        if len(X) > rows:
+            raise TypeError("too many rows")
+        fitted = self.inner.fit(X[:, :-1], y, weight, classes=classes, seed=seed)
+        if len(X) < rows:
+            return Twisted(fitted, add=0.5)
+        return Twisted(fitted, add=0.0 if np.ptp(weight) == 0 else np.nan)
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls()
+
+
+@dataclass(frozen=True)
+class Sized:
+    """Another encoder's columns, and how many rows it learned from."""
+
+    inner: Encoder
+    rows: int
+
+    def encode(self, table: pa.Table) -> np.ndarray:
+        found = self.inner.encode(table)
+        return np.column_stack([found, np.full(len(found), self.rows, dtype=found.dtype)])
+
+
+@dataclass(frozen=True)
+class Twisted:
+    inner: Predictor
+    add: float
+
+    def scores(self, X: np.ndarray) -> np.ndarray:
+        return self.inner.scores(X[:, :-1]) + self.add
+
+
+def _tell(place: str, what: str, seed: int, rows: np.ndarray) -> None:
+    Path(place).mkdir(parents=True, exist_ok=True)
+    (Path(place) / f"{what}-{uuid.uuid4().hex}.json").write_text(json.dumps({"seed": seed, "rows": sorted(set(map(int, rows)))}))
+
+
+def tales(place: Path, what: str) -> list[tuple[int, set[int]]]:
+    """(seed, rows seen) of everything that was told."""
+    found = [json.loads(path.read_text()) for path in sorted(place.glob(f"{what}-*.json"))]
+    return [(tale["seed"], set(tale["rows"])) for tale in found]
+
+
+@dataclass(frozen=True)
+class Watching:
+    """A generator that tells which rows it was shown, by every way there is to them."""
+
+    place: str
+
+    @property
+    def needs(self) -> Needs:
+        return NoisyCopies().needs
+
+    def fit(self, data: FitData, worker: Worker) -> None:
+        train, held = data.split(0.2)
+        seen = [*data.blocks(), data.table(), data.table(50), train, held]
+        _tell(self.place, "fit", data.seed, np.concatenate([table[ROW].to_numpy() for table in seen]))
+        NoisyCopies().fit(data, worker)
+
+    def load(self, folder: Folder) -> FittedCopies:
+        return NoisyCopies().load(folder)
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls("/nowhere")
+
+
+@dataclass(frozen=True)
+class Watchful:
+    """A learner that tells which rows it was fitted on and which it scored; rows without a position (drawn ones) are -1."""
+
+    place: str
+    inner: Logistic = field(default_factory=Logistic)
+
+    @property
+    def needs(self) -> Needs:
+        return self.inner.needs
+
+    def variants(self) -> tuple[Self, ...]:
+        return (self,)
+
+    def encoder(self, train: pa.Table, schema: Schema) -> Encoder:
+        _tell(self.place, "encoder", 0, train[ROW].to_numpy())
+        return Placed(self.inner.encoder(train, schema))
+
+    def fit(
+        self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, *, classes: int, seed: int, offset: np.ndarray | None = None
+    ) -> Predictor:
+        _tell(self.place, "learner", seed, X[:, -1])
+        return Scoring(self.place, seed, self.inner.fit(X[:, :-1], y, weight, classes=classes, seed=seed, offset=offset))
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls("/nowhere")
+
+
+@dataclass(frozen=True)
+class Placed:
+    inner: Encoder
+
+    def encode(self, table: pa.Table) -> np.ndarray:
+        found = self.inner.encode(table)
+        places = table[ROW].to_numpy() if ROW in table.column_names else np.full(len(table), -1)
+        return np.column_stack([found, places.astype(found.dtype)])
+
+
+@dataclass(frozen=True)
+class Scoring:
+    place: str
+    seed: int
+    inner: Predictor
+
+    def scores(self, X: np.ndarray) -> np.ndarray:
+        _tell(self.place, "scores", self.seed, X[:, -1])
+        return self.inner.scores(X[:, :-1])
