@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint types bench-main clean
+.PHONY: demo test test-all lint types bench-main bench-speed clean
 
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
@@ -23,6 +23,9 @@ types: $(READY)
 
 bench-main: $(READY)
 	$(BIN)/python -m benchmarks.main
+
+bench-speed: $(READY)
+	$(BIN)/python -m benchmarks.speed
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -135,7 +135,7 @@ def table(results: dict[str, dict[str, Any]]) -> list[str]:
 def verdicts(results: dict[str, dict[str, Any]]) -> list[str]:
     """The verdict's test loss beside the best candidate's without synthesis, both by the outer test rows."""
     lines = [
-        "| table | verdict | chosen | its test loss | best without synthesis on the test rows | its test loss | difference | se | no worse |",
+        "| table | verdict | chosen | its test loss | best without synthesis on test | its test loss | difference | se | no worse |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, r in results.items():
@@ -153,7 +153,15 @@ def verdicts(results: dict[str, dict[str, Any]]) -> list[str]:
 
 def details(name: str, r: dict[str, Any]) -> list[str]:
     """Every candidate without synthesis, the verdict's and the best synthetic one."""
-    lines = ["", f"### {name}", "", *r["verdict"]["sentences"], "", "| candidate | out-of-fold loss | se | test loss | se |", "|---|---|---|---|---|"]
+    lines = [
+        "",
+        f"### {name}",
+        "",
+        *r["verdict"]["sentences"],
+        "",
+        "| candidate | out-of-fold loss | se | test loss | se |",
+        "|---|---|---|---|---|",
+    ]
     for c in sorted((c for c in r["candidates"] if c["test_loss"] is not None), key=lambda c: c["test_loss"]):
         lines.append(f"| {c['name']} | {c['loss']:.4f} | {c['se']:.4f} | {c['test_loss']:.4f} | {c['test_se']:.4f} |")
     return lines
@@ -168,21 +176,21 @@ def main() -> None:
     lines = [
         "# The whole pass on six real tables",
         "",
-        f"`make bench-main` on {date.today()}, {machine}. Defaults throughout; an outer split ({TEST_SHARE:.0%} test, by label) that the run "
-        "does not make itself. Losses are balanced log losses over the groups, lower is better; a constant guess has log(classes).",
+        f"`make bench-main` on {date.today()}, {machine}. Defaults throughout; an outer split ({TEST_SHARE:.0%} test, by label) that the "
+        "run does not make itself. Losses are balanced log losses over the groups, lower is better; a constant guess has log(classes).",
         "",
         "## Seconds and memory",
         "",
         *table(results),
         "",
-        "Stage columns are wall seconds. Memory is the largest proportional set size seen, of the driver and of all of Ray with its workers.",
+        "Stage columns are wall seconds. Memory is the largest proportional set size seen: of the driver, and of Ray and its workers.",
         "",
         "## Verdicts on the outer test rows",
         "",
         *verdicts(results),
         "",
-        "`no worse`: the verdict's test loss is within one standard error of the best candidate without synthesis, chosen with hindsight on "
-        "the test rows themselves.",
+        "`no worse`: the verdict's test loss is within one standard error of the best candidate without synthesis, chosen with hindsight "
+        "on the test rows themselves.",
     ]
     for name, r in results.items():
         lines += details(name, r)

@@ -32,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
     synthesize.add_argument("--region", required=True, metavar="NAME", help="a region as the report names it, e.g. 'income=>50K'")
     synthesize.add_argument("--rows", required=True, type=int, metavar="N", help="how many, exactly")
     synthesize.add_argument("--out", required=True, metavar="DIR", help="new folder for the drawn rows")
-    synthesize.add_argument("--generator", metavar="NAME", help="which of the run's generators (default: its first)")
+    synthesize.add_argument(
+        "--generator", metavar="NAME", help="which of the run's generators (default: that of the rows it wrote, or its first)"
+    )
     synthesize.add_argument("--seed", type=int, metavar="N", help="another gives other rows (default: rows that the run has not drawn)")
     _ray_options(synthesize)
     report = commands.add_parser("report", help="write report.html again from a finished run, without computing anything")
@@ -47,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _ray_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--address", metavar="ADDR", help="a Ray address (auto, HOST:PORT, ray://HOST:PORT); default: an embedded Ray")
-    command.add_argument("--workers", type=int, metavar="N", help="actors and trials side by side (default: this machine's cores)")
+    command.add_argument("--workers", type=int, metavar="N", help="fits, draws and trials side by side (default: all cores)")
     command.add_argument("--gpus", type=float, metavar="N", help="GPUs a fit may use; more than 1 spreads it over workers (default 0)")
 
 

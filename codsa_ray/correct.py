@@ -280,6 +280,7 @@ class Correction:
         offset: or None where nothing is to be added.
         calibration: or None.
         by_cell: the offset is known to be needed cell by cell (label x group), not by label alone.
+        joint: the model was fitted on cells: its scores have a column per cell, and corrected they are added up to labels.
     """
 
     task: str
@@ -287,12 +288,14 @@ class Correction:
     offset: Offset | None = None
     calibration: Calibration | None = None
     by_cell: bool = False
+    joint: bool = False
 
     def apply(self, scores: np.ndarray, cells: np.ndarray | None = None) -> np.ndarray:
         """Corrected scores.
 
         Args:
-            scores: (n, C) log-probabilities, or (n,) (log-odds of anomaly; predictions of a regression come back as they are).
+            scores: (n, C) log-probabilities, (n, H) of cells when joint, or (n,) (log-odds of anomaly; predictions of a
+                regression come back as they are).
             cells: (n, C) cell of each row under each label, -1 where none; wanted when by_cell.
 
         Raises:
@@ -302,8 +305,15 @@ class Correction:
             return scores
         if self.by_cell and cells is None:
             raise InternalError("wanted the cell of each row under each label; got none; pass Groups.assign_each_label of the rows")
-        offset = scores if self.offset is None else self.offset.apply(scores, cells if self.by_cell else None)
+        offset = self._joined(scores) if self.joint else scores
+        if self.offset is not None and not self.joint:
+            offset = self.offset.apply(scores, cells if self.by_cell else None)
         return offset if self.calibration is None else self.calibration.apply(offset)
+
+    def _joined(self, scores: np.ndarray) -> np.ndarray:
+        if self.offset is None:
+            raise InternalError("wanted the cells of a joint model; got no offset; joint models ship with one")
+        return merge_cells(normalise(normalise(scores) + self.offset.cell_terms), np.array(self.offset.labels), len(self.classes))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; class_terms, slope and bias are always there, neutral where there is no offset or calibration."""
@@ -316,6 +326,7 @@ class Correction:
             "offset": self.offset.to_json() if self.offset else None,
             "calibrated": self.calibration is not None,
             "by_cell": self.by_cell,
+            "joint": self.joint,
             "class_terms": terms,
             **scaling.to_json(),
         }
@@ -325,4 +336,4 @@ class Correction:
         """The inverse of `to_json`."""
         offset = Offset.from_json(value["offset"]) if value["offset"] else None
         scaling = Calibration.from_json(value) if value["calibrated"] else None
-        return Correction(value["task"], tuple(value["classes"]), offset, scaling, value["by_cell"])
+        return Correction(value["task"], tuple(value["classes"]), offset, scaling, value["by_cell"], value["joint"])

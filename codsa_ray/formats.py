@@ -24,7 +24,7 @@ from codsa_ray.probes import Probed, flat
 
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
-RESERVED = frozenset({"_synthetic", "_region", "_weight", "_draw", "_row", "_fold", "_group"})
+RESERVED = frozenset({"_synthetic", "_region", "_weight", "_draw", "_row", "_fold", "_group", "_unit"})
 BLOCK_ROWS = 1 << 17
 # A row of text must fit into one block.
 BLOCK_BYTES = 1 << 24

@@ -1,18 +1,14 @@
 """Judge: from stored scores to the verdict, the final candidates and the correction that ships; fits and draws nothing."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
-from codsa_ray.correct import Calibration, Correction, Offset, fit_all
+from codsa_ray.correct import Calibration, fit_all
 from codsa_ray.decide import Entry, Verdict, decide
 from codsa_ray.errors import InternalError
 from codsa_ray.outcomes import Outcome, Table, Truth
-from codsa_ray.plan import Plan
-from codsa_ray.rows import FINAL
 
 
 @dataclass(frozen=True)
@@ -101,25 +97,3 @@ def test_scores(outcome: Outcome, final: Outcome, form: str, truth: Truth, task:
     scaling = calibration_of(outcome, truth, task, mix) if form == "calibrated" else None
     return scaling.apply(offset) if scaling else offset
 
-
-def correction_of(
-    bench: Bench, candidate: Candidate, form: str, plan: Plan, weights: tuple[float, ...], calibration: Calibration | None
-) -> dict[str, Any]:
-    """correction.json: what to add to the scores of a model trained on `augmented/` with its `_weight`, one draw at a time.
-
-    Args:
-        weights: (G,) weight of a real row of each group.
-    """
-    schema, groups = bench.rows.schema(FINAL), bench.rows.groups
-    scaling = calibration if form == "calibrated" else None
-    if not bench.classes:
-        return Correction(schema.task, calibration=scaling).to_json()
-    regions = bench.partitions[FINAL].regions
-    weight = regions.group_counts * np.array(weights)
-    for part in plan.parts:
-        weight = weight + np.bincount(regions.groups, np.array(part.counts) * part.row_weight, len(weight))
-    coarse, onto = bench.coarse(FINAL)
-    labels = groups.labels(schema.classes)
-    offset = None if form == "raw" else Offset.of(weight, np.array(groups.mix), labels, bench.classes, onto)
-    correction = Correction(schema.task, tuple(schema.classes), offset, scaling, len(coarse.items) > bench.classes)
-    return {**correction.to_json(), "cells": [group.name for group in coarse.items], "candidate": title(candidate, form)}

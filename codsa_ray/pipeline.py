@@ -193,7 +193,8 @@ def _run(job: Job, out: Folder, cache: str, clock: Clock, last: str) -> Report |
     decision = _decide(job, bench, table, out, clock)
     bench, plan, candidate, late = _final(job, bench, decision, fitted, out, read_facts["fingerprint"], clock)
     judged = _judge(job, bench, decision, out, read_facts["fingerprint"], clock)
-    facts = Facts(job, bench, table, decision, judged, plan, candidate, read_facts, {**fitted.failed, **short, **late}, tuple(clock.stages))
+    failed, said = {**fitted.failed, **short, **late}, tuple(fitted.notices)
+    facts = Facts(job, bench, table, decision, judged, plan, candidate, read_facts, failed, tuple(clock.stages), said)
     return _report(facts, out, clock)
 
 
@@ -315,7 +316,8 @@ def _report(facts: Facts, out: Folder, clock: Clock) -> Report:
     value = gather(facts)
     out.write_json("correction.json", value.pop("correction"))
     out.write_json("report.json", value)
-    out.write_bytes("report.html", render(value).encode())
+    # From what was stored, so that `codsa report` gives the same page.
+    out.write_bytes("report.html", render(out.read_json("report.json")).encode())
     clock.tick("report", len(value["candidates"]), len(value["candidates"]), unit="candidates")
     return Report(out.shown, facts.decision.verdict, value)
 

@@ -1,6 +1,7 @@
 """Draws the pools: the stages up to `synthesize`, on a running cluster.
 
-`ray job submit --working-dir . -- python jobs/synthesize.py DATA --target COL ...`; jobs/augment.py with the same options goes on from there.
+`ray job submit --working-dir . -- python jobs/synthesize.py DATA --target COL ...`; jobs/augment.py with the same options
+goes on from there.
 """
 
 import sys

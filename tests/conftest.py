@@ -1,12 +1,14 @@
-"""One embedded Ray for all tests that need one."""
+"""One embedded Ray, and one finished run, for all tests that need one."""
 
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
+import runs
+from codsa_ray.pipeline import Report, run
+from codsa_ray.stages import fit, search
 from codsa_ray.stages.cluster import connect
-
 
 # A shared machine's hiccup is no failure, and a failure must come again.
 settings.register_profile("codsa", deadline=None, derandomize=True)
@@ -21,3 +23,17 @@ def ray() -> Iterator[None]:
     connect(None, 2)
     yield
     library.shutdown()
+
+
+@pytest.fixture(scope="session")
+def finished(ray: None, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """A whole pass over `runs.patients` with Ray; tests look at its folder and leave it as it is."""
+    place = tmp_path_factory.mktemp("finished")
+    return run(runs.job(runs.written(place, runs.patients()), place / "run"))
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, ray: None) -> None:
+    """Fits and trials run in this process: for claims that do not depend on where they run."""
+    monkeypatch.setattr(fit, "_run", runs.fits_here)
+    monkeypatch.setattr(search, "_tune", runs.tries_here)

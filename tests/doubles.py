@@ -1,11 +1,11 @@
-"""Small plug-ins that do what none of the package's own does yet (pictures, regression, anomaly, a source set), that fail, and that tell tales.
+"""Small plug-ins that prove the types (pictures, regression, anomaly, a source set), that fail on purpose, and that tell tales.
 
 Workers import this module by its name, so everything here is at its top level.
 """
 
 import json
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -276,10 +276,9 @@ class Falling:
 
 @dataclass(frozen=True)
 class Moody:
-    """A logistic regression that cannot bear weights (NaN), fewer rows (no probabilities) or more rows (raises); `always`: nothing at all."""
+    """A logistic regression that gives NaN on weighted rows, no probabilities on fewer and raises on more; `always`: on any."""
 
     always: bool = False
-    inner: Logistic = field(default_factory=Logistic)
 
     @property
     def needs(self) -> Needs:
@@ -289,7 +288,7 @@ class Moody:
         return (self,)
 
     def encoder(self, train: pa.Table, schema: Schema) -> Encoder:
-        return Sized(self.inner.encoder(train, schema), len(train))
+        return Sized(Logistic().encoder(train, schema), len(train))
 
     def fit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, *, classes: int, seed: int, offset: np.ndarray | None = None
@@ -299,7 +298,7 @@ class Moody:
             raise CandidateError("not today")
         if len(X) > rows:
             raise TypeError("too many rows")
-        fitted = self.inner.fit(X[:, :-1], y, weight, classes=classes, seed=seed)
+        fitted = Logistic().fit(X[:, :-1], y, weight, classes=classes, seed=seed)
         if len(X) < rows:
             return Twisted(fitted, add=0.5)
         return Twisted(fitted, add=0.0 if np.ptp(weight) == 0 else np.nan)
@@ -370,24 +369,23 @@ class Watchful:
     """A learner that tells which rows it was fitted on and which it scored; rows without a position (drawn ones) are -1."""
 
     place: str
-    inner: Logistic = field(default_factory=Logistic)
 
     @property
     def needs(self) -> Needs:
-        return self.inner.needs
+        return Logistic().needs
 
     def variants(self) -> tuple[Self, ...]:
         return (self,)
 
     def encoder(self, train: pa.Table, schema: Schema) -> Encoder:
         _tell(self.place, "encoder", 0, train[ROW].to_numpy())
-        return Placed(self.inner.encoder(train, schema))
+        return Placed(Logistic().encoder(train, schema))
 
     def fit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, *, classes: int, seed: int, offset: np.ndarray | None = None
     ) -> Predictor:
         _tell(self.place, "learner", seed, X[:, -1])
-        return Scoring(self.place, seed, self.inner.fit(X[:, :-1], y, weight, classes=classes, seed=seed, offset=offset))
+        return Scoring(self.place, seed, Logistic().fit(X[:, :-1], y, weight, classes=classes, seed=seed, offset=offset))
 
     @classmethod
     def tiny(cls) -> Self:

@@ -106,5 +106,5 @@ def test_each_flaw_is_found(text: str) -> None:
 
 
 def test_what_is_fine_is_left_alone() -> None:
-    text = "class A:\n    '''A.\n\n    Args:\n        x (int): a number:\n            of things.\n    '''\n    x: int\n    def _f(self): pass"
+    text = "class A:\n    '''A.\n\n    Args:\n        x (int): a number:\n            of things.\n    '''\n    x: int\n    def _f(self): 1"
     assert flaws("any.py", text) == []

@@ -19,12 +19,12 @@ from codsa_ray.errors import InternalError
 from codsa_ray.fitdata import REGION
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job
-from codsa_ray.judge import Decision, calibration_of, correction_of, test_scores, title
+from codsa_ray.judge import Decision, calibration_of, test_scores, title
 from codsa_ray.outcomes import Outcome, Table, Truth, losses, read_outcome, read_truth
 from codsa_ray.plan import Plan
 from codsa_ray.risk import estimate, row_weights
 from codsa_ray.rows import FINAL
-from codsa_ray.stages.apply import real_weights
+from codsa_ray.shipped import correction_of
 
 AUDIT_ROWS = 5_000
 PACKAGES = ("codsa-ray", "ray", "torch", "pyarrow", "pandas", "numpy", "scikit-learn", "xgboost")
@@ -54,6 +54,7 @@ class Facts:
         plan: what was written (empty where nothing synthetic was).
         shipped: the candidate whose rows were written.
         failed: generators that could not be fitted or fell short, with the reason.
+        said: notices of the fits.
     """
 
     job: Job
@@ -66,6 +67,7 @@ class Facts:
     read: dict[str, Any]
     failed: dict[str, str]
     stages: tuple[Stage, ...]
+    said: tuple[str, ...] = ()
 
 
 def gather(facts: Facts) -> dict[str, Any]:
@@ -87,7 +89,6 @@ def _gathered(facts: Facts) -> dict[str, Any]:
     nulls = {column.name: column.nulls for column in schema.columns}
     calibration = calibration_of(facts.table.outcomes[facts.shipped.id], _truth(facts), job.task, facts.table.mix)
     form = facts.decision.chosen[1] if facts.shipped == facts.decision.chosen[0] else "calibrated"
-    weights = real_weights(rows, facts.shipped)
     return {
         "version": metadata.version("codsa-ray"),
         "created": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
@@ -105,7 +106,7 @@ def _gathered(facts: Facts) -> dict[str, Any]:
         "stages": [stage.to_json() for stage in facts.stages],
         "notices": [*facts.read["notices"], *_notices(facts)],
         "environment": {"python": platform.python_version(), "cores": os.cpu_count(), **{p: metadata.version(p) for p in PACKAGES}},
-        "correction": correction_of(facts.bench, facts.shipped, form, facts.plan, weights, calibration),
+        "correction": correction_of(facts.bench, facts.shipped, form, title(facts.shipped, form), calibration),
     }
 
 
@@ -165,7 +166,8 @@ def _data(facts: Facts) -> dict[str, Any]:
 
 
 def _notices(facts: Facts) -> list[str]:
-    found = [f"generator {name} is out: {reason}" for name, reason in facts.failed.items()]
+    found = [*facts.said, *(f"generator {name} is out: {reason}" for name, reason in facts.failed.items())]
+    found += _projected(facts)
     found += [f"candidate {o.candidate.name} failed: {o.failed}" for o in facts.table.outcomes.values() if o.failed]
     if facts.bench.partitions[FINAL].regions.counts.sum() > facts.bench.cap:
         found.append(
@@ -177,6 +179,15 @@ def _notices(facts: Facts) -> list[str]:
         "; this report shows some" if facts.job.rows else "; this report shows none"
     )
     return [*found, kept]
+
+
+def _projected(facts: Facts) -> list[str]:
+    """What the allocator has to say of the plan that was written."""
+    notice = getattr(facts.job.allocator, "notice", None)
+    if notice is None or not facts.plan.size:
+        return []
+    text = notice(facts.bench.partitions[FINAL].regions, facts.plan.size, facts.plan.parts[0].row_weight)
+    return [text] if text else []
 
 
 def _column(facts: Facts, pair: tuple[Candidate, str]) -> np.ndarray:

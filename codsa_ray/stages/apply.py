@@ -16,6 +16,7 @@ from codsa_ray.partition import Partition
 from codsa_ray.plan import Plan
 from codsa_ray.pool import Pool, prefix
 from codsa_ray.rows import FINAL, FOLD, GROUP, Rows, region_of
+from codsa_ray.shipped import real_weights
 from codsa_ray.stages.cluster import spread
 
 VERSION = 1
@@ -108,17 +109,9 @@ def outputs(rows: Rows, pools: tuple[Pool, ...], plan: Plan) -> list[Output]:
     return found
 
 
-def real_weights(rows: Rows, candidate: Candidate) -> tuple[float, ...]:
-    """(G,) weight of a real row of each group: 1, or what the re-weighting candidate gives it."""
-    counts = np.maximum(rows.group_counts(FINAL), 1).astype(float)
-    if candidate.kind != "weights":
-        return tuple(np.ones(len(counts)))
-    cell = counts
-    if candidate.by == "class":
-        labels = rows.groups.labels(rows.schema(FINAL).classes)
-        cell = np.bincount(labels, counts)[labels]
-    factor = cell**-candidate.strength
-    return tuple(factor * counts.sum() / (factor * counts).sum())
+def _weights(rows: Rows, candidate: Candidate) -> tuple[float, ...]:
+    found = real_weights(candidate, rows.group_counts(FINAL), rows.groups.labels(rows.schema(FINAL).classes))
+    return tuple(map(float, found))
 
 
 def apply(
@@ -144,7 +137,7 @@ def apply(
         return {**stored, "reused": True}
     manifest.clear()
     folder.delete()
-    work: Callable[[Output], int] = Writer(rows, partition, pools, plan, real_weights(rows, candidate), folder)
+    work: Callable[[Output], int] = Writer(rows, partition, pools, plan, _weights(rows, candidate), folder)
     files = outputs(rows, pools, plan)
     written: dict[int, int] = {}
     for index, count in spread(files, lambda: work, workers, here=sum(rows.group_counts(FINAL)) + plan.size * plan.draws <= FEW_ROWS):

@@ -97,6 +97,12 @@ class Fitted:
         return next(job for job in self.jobs if identity(job.generator) == generator and job.fold == fold)
 
     @property
+    def notices(self) -> list[str]:
+        """What the final fits have to say, with the generator's name."""
+        finals = [(fit, fit.manifest.read() or {}) for fit in self.jobs if fit.fold == FINAL]
+        return [f"{name_of(fit.generator)}: {notice}" for fit, stored in finals for notice in stored.get("notices", ())]
+
+    @property
     def generators(self) -> list[str]:
         """Identities of the generators that fitted everywhere, in the order they were asked for."""
         return [g for g in dict.fromkeys(identity(job.generator) for job in self.jobs) if g not in self.failed]
@@ -127,10 +133,11 @@ def run_fit(fit: FitJob, data: FitData, device: str) -> str | None:
     manifest = fit.manifest
     try:
         fit.generator.fit(data, LocalWorker(fit.folder.make(), device))
+        notices = list(getattr(fit.generator.load(fit.folder), "notice", ()))
     except PLUGIN_FAILURES as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())}"
     fit.folder.delete(CHECKPOINT)
-    manifest.write(rows=int(data.regions.counts.sum()))
+    manifest.write(rows=int(data.regions.counts.sum()), notices=notices)
     return None
 
 

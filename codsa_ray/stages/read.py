@@ -56,7 +56,8 @@ class Written:
 
 
 def _unit_hash(table: pa.Table, unit: str) -> np.ndarray:
-    text = as_text(table[unit]).to_numpy(zero_copy_only=False).astype(str)
+    # Rows whose unit is not known count as one unit: they might be.
+    text = pc.fill_null(as_text(table[unit]), "").to_numpy(zero_copy_only=False).astype(object)
     return np.asarray(pd.util.hash_array(text, categorize=False).astype(np.uint64))
 
 
