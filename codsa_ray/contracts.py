@@ -26,6 +26,7 @@ class Needs:
         kinds: column kinds it handles; a table with another kind is refused with the column's name.
         tasks: tasks it handles.
         distributed: its fit may be spread over a TorchTrainer's workers.
+        source: a generator that learns from FitData.source where there is one.
         offset: a learner that can train with a fixed (n, C) term added to its scores.
     """
 
@@ -37,6 +38,7 @@ class Needs:
     kinds: frozenset[str] = TABLE_KINDS
     tasks: frozenset[str] = TASKS
     distributed: bool = False
+    source: bool = False
     offset: bool = False
 
 

@@ -101,7 +101,7 @@ def _costs(job: Job, rows: Rows, partitions: dict[int, Partition], speeds: Calib
     regions = partitions[FINAL].regions
     names = [identity(generator) for generator in job.generator]
     tried = [Candidate(variant=v) for v in range(len(learner.variants()))]
-    classes_only = not job.group and not job.region
+    classes_only = len(rows.groups.items) == len(rows.schema(FINAL).classes)
     hidden = len(rows.groups.observable({c.name for c in rows.schema(FINAL).features})[0].items) < len(rows.groups.items)
     tried += baselines(job.draws, learner.needs.offset, hidden, classes_only, len(rows.schema(FINAL).classes), 0)
     tried += openers(names, job.draws, regions, 0)[: job.trials]

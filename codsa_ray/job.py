@@ -7,7 +7,7 @@ from typing import Any
 from codsa_ray.contracts import Allocator as AllocatorProtocol
 from codsa_ray.contracts import Generator, Learner, Strata
 from codsa_ray.errors import SettingError
-from codsa_ray.plugins import make, name_of, settings_of
+from codsa_ray.plugins import make, name_of, restore, settings_of
 
 GENERATORS = ("sequential_trees", "tabular_diffusion")
 
@@ -104,6 +104,19 @@ class Job:
             value[key] = plain(value[key])
         value["generator"] = [plain(g) for g in made.generator]
         return value
+
+
+def restored(value: dict[str, Any]) -> Job:
+    """The job of a run's job.json; plug-ins are looked up among the package's own.
+
+    Raises:
+        SettingError: the run used a plug-in that is not the package's.
+    """
+    tuples = ("group", "region", "hide", "merge", "keep")
+    homes = (("learner", "learners"), ("allocator", "allocators"), ("strata", "strata"))
+    plugins = {key: restore(folder, **value[key]) for key, folder in homes}
+    generators = tuple(restore("generators", **generator) for generator in value["generator"])
+    return Job(**{**value, **{key: tuple(value[key]) for key in tuples}, **plugins, "generator": generators})
 
 
 def plain(plugin: Any) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from codsa_ray.contracts import Progress
 from codsa_ray.decide import Verdict
 from codsa_ray.errors import FolderError, SettingError, ShortOfRows
 from codsa_ray.folder import Folder
-from codsa_ray.job import Job, plain
+from codsa_ray.job import Job, plain, restored
 from codsa_ray.judge import Decision, decide_run, final_candidates
 from codsa_ray.manifest import MANIFEST, check_run, claim
 from codsa_ray.outcomes import Table
@@ -125,8 +125,12 @@ def settled(job: Job) -> Job:
 def prepare(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any], dict[int, Partition]]:
     """Reads, splits and partitions: what every later stage stands on. `job` is settled."""
     rows, facts = read(job, out, progress)
+    return rows, facts, _partitions(job, rows)
+
+
+def _partitions(job: Job, rows: Rows) -> dict[int, Partition]:
     strata: Any = job.strata
-    return rows, facts, {fold: partition(rows, strata, fold) for fold in [*range(rows.folds), FINAL]}
+    return {fold: partition(rows, strata, fold) for fold in [*range(rows.folds), FINAL]}
 
 
 def run(job: Job, progress: Progress = silent) -> Report:
@@ -175,11 +179,15 @@ def _cache() -> Iterator[str]:
 def _run(job: Job, out: Folder, cache: str, clock: Clock, last: str) -> Report | None:
     rows, read_facts, partitions = prepare(job, out, clock.progress)
     allocator: Any = job.allocator
-    job = replace(job, generator=tuple(sized(g, partitions[FINAL].regions, allocator) for g in job.generator))  # type: ignore[arg-type]
+    job = replace(job, generator=tuple(sized(g, partitions[FINAL].regions, allocator, job.gpus) for g in job.generator))  # type: ignore[arg-type]
     out.write_json("job.json", job.to_json())
     clock.tick("read", read_facts["rows_in"], read_facts["rows_out"], read_facts["reused"])
-    if last == "read":
-        return None
+    return None if last == "read" else _pass(job, rows, read_facts, partitions, out, cache, clock, last)
+
+
+def _pass(
+    job: Job, rows: Rows, read_facts: dict[str, Any], partitions: dict[int, Partition], out: Folder, cache: str, clock: Clock, last: str
+) -> Report | None:
     fitted = _fit(job, rows, partitions, out, read_facts["fingerprint"], clock)
     if last == "fit":
         return None
@@ -323,15 +331,21 @@ def _report(facts: Facts, out: Folder, clock: Clock) -> Report:
 
 
 def rewrite_report(run_folder: str, progress: Progress = silent) -> Report:
-    """report.html again from the stored report.json, for instance after an upgrade of the page.
+    """report.json and report.html again from stored scores and rows, for instance after an upgrade; DATA itself is not looked at.
 
     Raises:
         FolderError: not a finished run.
     """
     out = check_run(Folder(run_folder).absolute)
-    value = out.read_json("report.json")
-    out.write_bytes("report.html", render(value).encode())
-    return Report(out.shown, Verdict.from_json(out.read_json("verdict.json")), value)
+    if not out.exists("report.json"):
+        raise FolderError("a finished run", f"{out.shown} without report.json", "give its `codsa augment` again: it goes on")
+    job = replace(restored(out.read_json("job.json")), out=out.address, workers=1)
+    with _claimed(out), _cache() as cache:
+        stored = (out / "read").read_json(MANIFEST)
+        rows = Rows.from_json(out / "read", stored["rows_json"])
+        report = _pass(job, rows, {**stored, "reused": True}, _partitions(job, rows), out, cache, Clock(progress), STAGES[-1])
+    assert report is not None, "the last stage writes the report"
+    return report
 
 
 def synthesize_more(

@@ -83,7 +83,8 @@ def restore(folder: str, name: str, settings: dict[str, Any]) -> Any:
     Raises:
         SettingError: the name is not one of the package's.
     """
-    if name not in names(folder):
+    if name not in names(folder) or hasattr(_class(folder, name), "parse"):
+        # A plug-in that parses takes an import path: that may come from the command line only.
         raise SettingError(f"one of the package's {folder}", repr(name), "the run used a plug-in of its own: use the Python API")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     return _class(folder, name)(**values)

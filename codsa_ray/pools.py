@@ -36,9 +36,12 @@ def ceiling(regions: Regions, allocator: Allocator) -> np.ndarray:
     return most + (most > 0) * len(regions)
 
 
-def sized(generator: Generator, regions: Regions, allocator: Allocator) -> Generator:
+def sized(generator: Generator, regions: Regions, allocator: Allocator, gpus: float) -> Generator:
     """The generator with blocks no larger than regions ask for on average: of small data a whole block would be wasted."""
-    if "block" not in {field.name for field in fields(generator)}:  # type: ignore[arg-type]
+    settings = {field.name for field in fields(generator)}  # type: ignore[arg-type]
+    if gpus and "gpus" in settings:
+        generator = replace(generator, gpus=min(1.0, gpus))  # type: ignore[type-var]
+    if "block" not in settings:
         return generator
     mean = float(ceiling(regions, allocator).mean())
     block = min(generator.needs.block, max(LEAST_BLOCK, 2 ** int(np.ceil(np.log2(max(mean, 1.0))))))

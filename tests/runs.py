@@ -88,7 +88,7 @@ def times(folder: Path | str) -> dict[str, int]:
 def fits_here(job: Job, rows: Rows, partitions: Any, waiting: list[fit.FitJob], source: Any) -> Iterator[tuple[fit.FitJob, str | None]]:
     """Stands in for Ray's tasks."""
     for one in waiting:
-        yield one, fit._fit_task(one, (rows, partitions, source), job.gpus)
+        yield one, fit._fit_task(one, (rows, partitions, source))
 
 
 def tries_here(trial: search.Trial, feed: search.Feed, workers: int) -> None:

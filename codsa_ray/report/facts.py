@@ -168,6 +168,8 @@ def _data(facts: Facts) -> dict[str, Any]:
 def _notices(facts: Facts) -> list[str]:
     found = [*facts.said, *(f"generator {name} is out: {reason}" for name, reason in facts.failed.items())]
     found += _projected(facts)
+    if facts.job.source and not any(g.needs.source for g in facts.job.generator if not isinstance(g, str)):
+        found.append("the source was not used: none of the generators learns from one")
     found += [f"candidate {o.candidate.name} failed: {o.failed}" for o in facts.table.outcomes.values() if o.failed]
     if facts.bench.partitions[FINAL].regions.counts.sum() > facts.bench.cap:
         found.append(

@@ -176,7 +176,7 @@ def _run(
         # As many as there are workers: a fit uses one core, and more of them would only hold memory.
         while small and len(refs) < job.workers:
             fit = small.pop(0)
-            refs[_task(fit, job.gpus).remote(fit, shared, job.gpus)] = fit
+            refs[_task(fit).remote(fit, shared)] = fit
         ready, _ = ray.wait(list(refs), num_returns=1)
         yield refs.pop(ready[0]), ray.get(ready[0])
     for fit in waiting:
@@ -191,13 +191,13 @@ def _spread(job: Job, fit: FitJob) -> bool:
     return fit.generator.needs.distributed and job.gpus > 1
 
 
-def _task(fit: FitJob, gpus: float) -> Any:
+def _task(fit: FitJob) -> Any:
     import ray
 
     needs = fit.generator.needs
     options: dict[str, Any] = {"num_cpus": needs.cpus, "max_retries": 2, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
-    if needs.gpus or gpus:
-        options["num_gpus"] = min(1.0, gpus) if gpus else needs.gpus
+    if needs.gpus:
+        options["num_gpus"] = needs.gpus
     if needs.memory:
         options["memory"] = needs.memory
     if needs.accelerator:
@@ -205,7 +205,7 @@ def _task(fit: FitJob, gpus: float) -> Any:
     return ray.remote(**options)(_fit_task)
 
 
-def _fit_task(fit: FitJob, shared: tuple[Rows, dict[int, Partition], Source | None], gpus: float) -> str | None:
+def _fit_task(fit: FitJob, shared: tuple[Rows, dict[int, Partition], Source | None]) -> str | None:
     import torch
 
     # One thread each: fits run side by side, and a sum's order must not depend on how many cores a machine has.
@@ -213,4 +213,4 @@ def _fit_task(fit: FitJob, shared: tuple[Rows, dict[int, Partition], Source | No
     rows, partitions, source = shared
     part = partitions[fit.fold]
     data = rows.training(fit.fold, part.regions, part.rule, source.data(fit.fold, part) if source else None)
-    return run_fit(fit, data, "cuda" if gpus and torch.cuda.is_available() else "cpu")
+    return run_fit(fit, data, "cuda" if fit.generator.needs.gpus and torch.cuda.is_available() else "cpu")

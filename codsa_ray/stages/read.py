@@ -39,6 +39,7 @@ class Part:
     fragment: Fragment
     name: str
     first: int
+    rows: int
     test: bool
 
 
@@ -200,7 +201,7 @@ def _types(job: Job, probes: list[Probe]) -> tuple[pa.Schema, list[str]]:
 
 def _parts(found: list[tuple[Fragment, bool]], rows: list[int]) -> list[Part]:
     firsts = np.concatenate([[0], np.cumsum(rows)[:-1]]).astype(int)
-    return [Part(fragment, f"{i:06d}.parquet", int(firsts[i]), test) for i, (fragment, test) in enumerate(found)]
+    return [Part(fragment, f"{i:06d}.parquet", int(firsts[i]), rows[i], test) for i, (fragment, test) in enumerate(found)]
 
 
 def _divide(
@@ -212,7 +213,7 @@ def _divide(
         predicates=job.region,
         merges=tuple(Grouping.parse_merge(text) for text in job.merge),
     )
-    total = parts[-1].first + 1
+    total = sum(part.rows for part in parts if not part.test)
     work = Normalise(folder, types, grouping, job.target, job.unit, exact=total <= EXACT_ROWS or job.unit is not None)
     written: dict[int, Written] = {}
     for index, result in spread(parts, lambda: work, job.workers, here=len(parts) <= FEW_PARTS):

@@ -1,6 +1,5 @@
 """Train: one fit spread over the workers of a Ray Train TorchTrainer; knows no method."""
 
-import os
 import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -92,7 +91,7 @@ def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Source | None,
     manifest = fit.manifest
     gpu = job.gpus > 0
     # One name a fit, under the run's own folder: building the same trainer again goes on from its last checkpoint.
-    storage = fit.folder.address if fit.folder.remote else os.path.join(fit.folder.local(), "train")
+    storage = (fit.folder / "train").address
     trainer = TorchTrainer(
         _loop,
         train_loop_config={
