@@ -110,9 +110,10 @@ def run(case: Case) -> dict[str, Any]:
     watcher.join()
     if code:
         raise SystemExit(f"{case.name}: exit code {code}")
-    found = {"wall": time.perf_counter() - started, "driver": peak.driver, "workers": peak.workers}
+    report = json.loads((place / "run/report.json").read_text())
+    found = {"wall": time.perf_counter() - started, "driver": peak.driver, "workers": peak.workers, "stages": report["stages"]}
     measured.write_text(json.dumps(found))
-    return {**json.loads((place / "run/report.json").read_text()), **found}
+    return {**report, **found}
 
 
 def table(results: dict[str, dict[str, Any]]) -> list[str]:

@@ -129,8 +129,8 @@ def openers(generators: list[str], draws: int, regions: Regions, variant: int) -
     gamma, eta = (0.0, 1.0) if needs_eta(regions) else (1.0, 0.0)
     sizes = [(1.0, 1.0, 1), (1.0, 0.2, draws), (0.3, 1.0, draws), (2.0, 0.2, draws)]
     found = []
-    for generator in generators:
-        for times, weight, fits in sizes:
+    for times, weight, fits in sizes:
+        for generator in generators:
             scaled = min(times * gamma, largest_gamma(regions))
             found.append(
                 Candidate("synthetic", fits, generator=generator, gamma=scaled, eta=times * eta, row_weight=weight, variant=variant)

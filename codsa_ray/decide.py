@@ -17,6 +17,7 @@ RESAMPLES = 1000
 CONFIDENCE = 0.95
 CHUNK = 2_000_000  # cells of one block of (resamples, rows): 16 MB
 REDRAWS = 200
+NEGLIGIBLE = 0.02  # of the best loss: a simpler level may cost no more, however wide its error bar
 THIN = 10  # a group of fewer units gets a note
 
 
@@ -34,7 +35,8 @@ def decide(
     """Judges M entries by their out-of-fold losses.
 
     `augment` when the lower bound of the gain is above 0: then the smallest synthetic size whose paired difference to the best is within
-    one standard error. Else the simplest level whose best entry is within one standard error of the best entry without synthesis.
+    one standard error. Else the simplest level whose best entry is within one standard error of the best entry without synthesis and
+    costs at most NEGLIGIBLE of its loss: with few rare rows an error bar alone would let through what costs half as much again.
     The interval holds for these fits: it covers which rows were scored, not what other fits of the same candidates would have given.
 
     Args:
@@ -182,13 +184,13 @@ class _Bench:
         return min(near, key=lambda m: (entries[m].size, self.means[m], m))
 
     def simplest(self, entries: Sequence[Entry], base: int) -> int:
-        """The best entry of the simplest level within one standard error of base."""
+        """The best entry of the simplest level that is as good as base for all practical purposes."""
         for level in LEVELS[:-1]:
             among = [m for m, e in enumerate(entries) if e.level == level]
             if among:
                 m = self.lowest(among)
                 mean, se = self.difference(m, base)
-                if m == base or mean <= se:
+                if m == base or mean <= min(se, NEGLIGIBLE * self.means[base]):
                     return m
         return base
 

@@ -1,6 +1,7 @@
 """DATA as fragments that one worker reads at a time: parquet, csv and jsonl; knows no meaning of a column."""
 
 import codecs
+import hashlib
 import os
 import re
 from collections import Counter
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
+import pyarrow.fs as pafs
 import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
@@ -29,6 +31,8 @@ BLOCK_ROWS = 1 << 17
 # A row of text must fit into one block.
 BLOCK_BYTES = 1 << 24
 FOOTERS_AT_ONCE = 16
+# A second or two of hashing; a larger file that was touched is read again.
+HASHED = 1 << 31
 # What a header of one column has in it when the fields are not separated by commas.
 SEPARATORS = (";", "\t", "|")
 
@@ -43,7 +47,7 @@ class Fragment:
         format: parquet, csv or jsonl.
         groups: parquet row groups; empty for the whole file.
         rows: rows of it, where the format says so without reading.
-        stamp: size and time of change of the file.
+        stamp: hash of a local file up to HASHED bytes, else its size and time of change.
     """
 
     address: str = field(repr=False)
@@ -89,7 +93,7 @@ def fragments(address: str) -> tuple[Fragment, ...]:
         infos = files(address)
     if not infos:
         raise InputError("a file, a folder or a glob with files", f"nothing at {shown}", "check the path")
-    found = [Fragment(address, info.path, _format(info.path), stamp=f"{info.size}-{info.mtime_ns or 0}") for info in infos]
+    found = [Fragment(address, info.path, _format(info.path), stamp=_stamp(address, info)) for info in infos]
     odd = next((fragment for fragment in found if fragment.format != found[0].format), None)
     if odd:
         raise InputError("files of one format", f"{found[0].shown} and {odd.shown}", f"name a glob, such as {shown}/*.{odd.format}")
@@ -150,6 +154,13 @@ def _format(path: str) -> str:
     if kind is None or (kind == "parquet" and name != path.lower()):
         raise InputError(f"a name that ends in {', '.join(FORMATS)} (text also with .gz)", path, "rename or convert the file")
     return kind
+
+
+def _stamp(address: str, info: pafs.FileInfo) -> str:
+    if Folder(address).remote or info.size > HASHED:
+        return f"{info.size}-{info.mtime_ns or 0}"
+    with open(info.path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
 def _row_groups(fragment: Fragment) -> list[Fragment]:

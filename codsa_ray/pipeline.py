@@ -163,13 +163,18 @@ def run_until(job: Job, last: str, progress: Progress = silent) -> Report | None
     job = job.made()
     _apart(job)
     out = Folder(job.out).absolute
-    with _claimed(out), _cache() as cache:
+    with _claimed(out), _cache(out) as cache:
         return _run(settled(job), out, cache, Clock(progress), last)
 
 
 @contextmanager
-def _cache() -> Iterator[str]:
-    place = tempfile.mkdtemp(prefix="codsa-")
+def _cache(out: Folder) -> Iterator[str]:
+    mine = f"codsa-{fingerprint(out.address)}-"
+    if not out.remote:
+        # The lock is ours: what lies there was left by a run that was killed.
+        for left in Path(tempfile.gettempdir()).glob(f"{mine}*"):
+            shutil.rmtree(left, ignore_errors=True)
+    place = tempfile.mkdtemp(prefix=mine)
     try:
         yield place
     finally:
@@ -340,7 +345,7 @@ def rewrite_report(run_folder: str, progress: Progress = silent) -> Report:
     if not out.exists("report.json"):
         raise FolderError("a finished run", f"{out.shown} without report.json", "give its `codsa augment` again: it goes on")
     job = replace(restored(out.read_json("job.json")), out=out.address, workers=1)
-    with _claimed(out), _cache() as cache:
+    with _claimed(out), _cache(out) as cache:
         stored = (out / "read").read_json(MANIFEST)
         rows = Rows.from_json(out / "read", stored["rows_json"])
         report = _pass(job, rows, {**stored, "reused": True}, _partitions(job, rows), out, cache, Clock(progress), STAGES[-1])

@@ -119,13 +119,13 @@ class Verdict:
             )
         if self.kind == "leave":
             return (
-                f"Leave it as it is: {self.chosen.called} has a balanced loss of {number(self.loss)}, within one standard error"
-                f" of the best of {plain} candidates without synthesis ({self.base.called}, {number(self.base_loss)})."
+                f"Leave it as it is: {self.chosen.called} has a balanced loss of {number(self.loss)}, as good as"
+                f" the best of {plain} candidates without synthesis ({self.base.called}, {number(self.base_loss)})."
             )
         was = "" if self.leave_loss is None else f" (left as it is: {number(self.leave_loss)})"
         return (
-            f"{self.kind.capitalize()}: {self.chosen.called} has a balanced loss of {number(self.loss)}{was}; nothing simpler is within one"
-            f" standard error of the best of {plain} candidates without synthesis ({self.base.called}, {number(self.base_loss)})."
+            f"{self.kind.capitalize()}: {self.chosen.called} has a balanced loss of {number(self.loss)}{was}; nothing simpler is as good"
+            f" as the best of {plain} candidates without synthesis ({self.base.called}, {number(self.base_loss)})."
         )
 
     def _second(self, number: Callable[[float], str]) -> str:

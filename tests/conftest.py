@@ -1,6 +1,8 @@
 """One embedded Ray, and one finished run, for all tests that need one."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -20,6 +22,9 @@ def ray() -> Iterator[None]:
     """Started once; every run in the session attaches to it."""
     import ray as library
 
+    # Workers import the doubles by name: only the working folder and the script's own travel to them.
+    here = str(Path(__file__).parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH"))))
     connect(None, 2)
     yield
     library.shutdown()

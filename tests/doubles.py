@@ -40,7 +40,7 @@ class NoisyCopies:
 
     @property
     def needs(self) -> Needs:
-        return Needs(block=self.block, kinds=EVERY_KIND)
+        return Needs(block=self.block, kinds=EVERY_KIND, source=self.related)
 
     def fit(self, data: FitData, worker: Worker) -> None:
         sets = [data.table(), *([data.source.table()] if self.related and data.source else [])]
@@ -235,6 +235,39 @@ class Odds:
     def scores(self, X: np.ndarray) -> np.ndarray:
         away = np.mean(((X - self.middle) / self.spread) ** 2, axis=1)
         return np.clip(away - 2, -10, 10) + self.prior
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A stratum rule: under or over the median that the fold's training rows of the group have in a column."""
+
+    column: str
+
+    def fit(self, data: FitData) -> "HalvesRule":
+        table = data.table()
+        region, values = table[REGION].to_numpy(), np.nan_to_num(table[self.column].to_numpy())
+        return HalvesRule(self.column, tuple(float(np.median(values[region == k])) for k in range(len(data.regions))))
+
+    def load(self, folder: Folder) -> "HalvesRule":
+        return HalvesRule(self.column, tuple(folder.read_json("halves.json")))
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls("x")
+
+
+@dataclass(frozen=True)
+class HalvesRule:
+    column: str
+    medians: tuple[float, ...]
+    strata: int = 2
+
+    def assign(self, table: pa.Table, groups: np.ndarray) -> np.ndarray:
+        values = np.nan_to_num(table[self.column].to_numpy())
+        return (values > np.array(self.medians)[np.maximum(groups, 0)]).astype(np.int32)
+
+    def save(self, folder: Folder) -> None:
+        folder.write_json("halves.json", list(self.medians))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The whole pass, end to end, on small real runs: what it writes, what it may see, and that the same seed gives the same bytes."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from doubles import Broken, Moody, Watchful, Watching, tales
 
 import runs
-from codsa_ray.cli import main
+from codsa_ray.cli import job_of, main, parser
 from codsa_ray.contracts import Generator
 from codsa_ray.correct import Correction, Offset
 from codsa_ray.errors import FolderError, GroupError, InputError, SchemaError, SettingError
@@ -272,6 +273,7 @@ def tested(ray: None, tmp_path_factory: pytest.TempPathFactory) -> Report:
         "merge": ("state:cured=well",),
         "target_mix": {"state=sick, sex=F": 1, "state=sick, sex=M": 1, "state=well, sex=F": 1, "state=well, sex=M": 5},
         "trials": 1,
+        "generator": ("bootstrap:jitter=0.1",),
     }
     table = runs.patients()
     cured = np.where(np.arange(len(table)) % 7 == 0, "cured", table["state"].to_numpy(zero_copy_only=False))
@@ -344,11 +346,26 @@ def test_correction_json_as_documented_is_the_offset_of_the_written_weights(fini
 def test_a_missing_column_or_an_empty_test_set_is_said(ray: None, tmp_path: Path) -> None:
     data = runs.written(tmp_path, runs.patients())
     lacking = runs.written(tmp_path, runs.patients().drop_columns(["age"]), "lacking.parquet")
-    with pytest.raises(InputError, match="'age' in .*patients.parquet, not in .*lacking.parquet"):
+    with pytest.raises(InputError, match=r"'age' in .*patients\.parquet, not in .*lacking\.parquet"):
         run(runs.job(data, tmp_path / "a", test=lacking))
     dead = runs.patients().set_column(10, "state", pa.array(["dead"] * 240))
     with pytest.raises(InputError, match="test rows in the groups of the training rows"):
         run(runs.job(data, tmp_path / "b", test=runs.written(tmp_path, dead, "dead.parquet")))
+
+
+def test_the_command_line_says_what_the_job_says(tmp_path: Path) -> None:
+    data = runs.written(tmp_path, runs.patients())
+    assert job_of(parser().parse_args(runs.options(data, "run"))) == runs.job(data, "run")
+    (tmp_path / "mix.json").write_text('{"state=sick": 3, "state=well": 1}')
+    (tmp_path / "schema.json").write_text('{"age": {"low": 0, "high": 120}, "constraints": ["age < 121"]}')
+    more = ["--target-mix", str(tmp_path / "mix.json"), "--schema", str(tmp_path / "schema.json"), "--merge", "ward:south=north"]
+    more += ["--unit", "id", "--test", "t", "--source", "s", "--hide", "sex", "--keep", "id", "--region", "age > 60", "--no-rows"]
+    found = job_of(parser().parse_args([*runs.options(data, "run"), *more]))
+    assert found == runs.job(
+        data, "run", target_mix={"state=sick": 3, "state=well": 1}, merge=("ward:south=north",), unit="id", test="t", source="s",
+        schema={"age": {"low": 0, "high": 120}, "constraints": ["age < 121"]},
+        hide=("sex",), keep=("id",), region=("age > 60",), rows=False,
+    )  # fmt: skip
 
 
 # Stages alone, dry runs, more rows, the page again
@@ -410,12 +427,17 @@ def test_more_rows_of_what_the_run_does_not_have_are_refused(finished: Report, t
         synthesize_more(finished.folder, "state=sick", 5, str(tmp_path / "full"))
 
 
-def test_report_writes_the_page_again(finished: Report) -> None:
-    page = Path(finished.path)
-    before = page.read_text()
-    page.unlink()
-    assert rewrite_report(finished.folder).verdict == finished.verdict
-    assert page.read_text() == before
+def test_report_writes_the_page_again_from_what_is_stored(finished: Report, here: None, tmp_path: Path) -> None:
+    shutil.copytree(finished.folder, tmp_path / "run")
+    for name in ("report.html", "correction.json"):
+        (tmp_path / "run" / name).unlink()
+    again = rewrite_report(str(tmp_path / "run"))
+    assert again.verdict == finished.verdict
+    assert finished.verdict.sentences()[0].partition(":")[0] in Path(again.path).read_text()
+    assert Path(tmp_path, "run", "correction.json").read_bytes() == Path(finished.folder, "correction.json").read_bytes()
+    passing = ("created", "stages", "job")
+    assert {k: v for k, v in again.facts.items() if k not in passing} == {k: v for k, v in finished.facts.items() if k not in passing}
+    assert all(stage["reused"] for stage in again.facts["stages"] if stage["name"] not in ("decide", "report"))
 
 
 def test_a_plug_in_that_cannot_take_a_column_is_refused_even_when_the_rows_are_kept(here: None, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,10 +21,13 @@ from codsa_ray.cli import main
 from codsa_ray.folder import Folder
 from codsa_ray.manifest import MANIFEST
 from codsa_ray.pipeline import Report, run
+from codsa_ray.seeds import fingerprint
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 240.0
-GONE = 60.0
+# Ray's own two agents wait a minute for the cluster's control store to come back before they give up.
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+SOON, LATE = 30.0, 150.0
 
 
 class Killed(BaseException):
@@ -89,8 +93,8 @@ def start(arguments: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool], group: bool) -> None:
-    """SIGKILL once `reached`; all that the process had started must end by itself."""
+def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool], group: bool) -> list[psutil.Process]:
+    """SIGKILL once `reached`; all that the process had started must end by itself, its agents (returned) later."""
     until = time.monotonic() + PATIENCE
     while not reached():
         assert process.poll() is None, f"ended with {process.returncode} before it could be killed"
@@ -102,8 +106,10 @@ def kill_when(process: subprocess.Popen[bytes], reached: Callable[[], bool], gro
     else:
         process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(children, timeout=GONE)
+    agents = [child for child in children if child.is_running() and child.name() in AGENTS]
+    _, alive = psutil.wait_procs([child for child in children if child not in agents], timeout=SOON)
     assert not alive, f"left running: {[child.name() for child in alive]}"
+    return agents
 
 
 def found(folder: Path, pattern: str, least: int = 1) -> Callable[[], bool]:
@@ -122,6 +128,16 @@ def killed_and_resumed(finished: Report, out: Path, moments: list[tuple[str, int
 
 def test_killed_while_fitting_and_while_searching_then_goes_on(finished: Report, tmp_path: Path) -> None:
     killed_and_resumed(finished, tmp_path / "run", [("fit/*/*/manifest.json", 1, False), ("search/*/*.parquet", 4, True)])
+    left = Path(tempfile.gettempdir()).glob(f"codsa-{fingerprint(str(tmp_path / 'run'))}-*")
+    assert not list(left), "the cache of the killed runs is still there"
+
+
+@pytest.mark.slow
+def test_nothing_of_a_killed_run_keeps_running(finished: Report, tmp_path: Path) -> None:
+    process = start(runs.options(finished.facts["job"]["data"], tmp_path / "run"))
+    agents = kill_when(process, found(tmp_path / "run", "search/*/*.parquet"), group=False)
+    assert len(agents) == len(AGENTS)
+    assert not psutil.wait_procs(agents, timeout=LATE)[1]
 
 
 @pytest.mark.slow
@@ -155,10 +171,7 @@ def changed(finished: Report, place: Path, folders: tuple[str, ...], **settings:
     out = place / "run"
     report = runs.again(finished, runs.job(finished.facts["job"]["data"], "", **settings), out)
     before, after = runs.times(finished.folder), runs.times(out)
-    return report, {folder for folder in folders if any(after.get(name) != at for name, at in before.items() if name.startswith(f"{folder}/"))}
-
-
-STAGES = ("read", "fit", "pools", "search", "augmented", "apply", "judge")
+    return report, {name.partition("/")[0] for name, at in before.items() if after.get(name) != at} & set(folders)
 
 
 def test_the_same_command_does_nothing_again(finished: Report, here: None, tmp_path: Path) -> None:

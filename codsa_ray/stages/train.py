@@ -79,6 +79,13 @@ def _loop(config: dict[str, Any]) -> None:
     config["generator"].fit(rows.training(fold, part.regions, part.rule, related), worker)
 
 
+def _reason(error: Exception) -> str:
+    """What the first rank that failed raised, in one line."""
+    failures = getattr(error, "worker_failures", None) or {0: error}
+    first = failures[min(failures)]
+    return f"{type(first).__name__}: {' '.join(str(first).split())}"
+
+
 def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Source | None, job: Job, workers: int | None = None) -> str | None:
     """Fits over `workers` Ray Train workers (as many as GPUs by default); a dead worker costs what came after the last checkpoint.
 
@@ -118,7 +125,7 @@ def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Source | None,
         trainer.fit()
     except TrainingFailedError as error:
         fit.folder.delete("train")
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"
+        return _reason(error)
     fit.folder.delete("train")
     manifest.write(rows=int(part.regions.counts.sum()), workers=workers or int(job.gpus))
     return None
