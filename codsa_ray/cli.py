@@ -161,8 +161,10 @@ def _command(options: argparse.Namespace) -> int:
         if report is not None:
             console.verdict(report)
     elif options.command == "synthesize":
+        from codsa_ray.more import synthesize_more
+
         print(
-            pipeline.synthesize_more(
+            synthesize_more(
                 options.run,
                 options.region,
                 options.rows,

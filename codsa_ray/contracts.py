@@ -1,6 +1,5 @@
 """What a plug-in must be: the protocols of generators, strata, allocators and learners; knows no method and no cluster."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -203,4 +202,5 @@ class Progress(Protocol):
         """`done` of `total`; a total of 0 makes the note a remark of its own."""
 
 
-Blocks = Iterator[pa.Table]
+def silent(stage: str, done: int, total: int, note: str = "") -> None:
+    """A progress that nobody watches."""

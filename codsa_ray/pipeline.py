@@ -1,6 +1,5 @@
 """The whole pass, one line a stage; knows every stage and none of their insides."""
 
-import os
 import shutil
 import tempfile
 import time
@@ -14,7 +13,7 @@ import numpy as np
 
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
-from codsa_ray.contracts import Progress
+from codsa_ray.contracts import Progress, silent
 from codsa_ray.decide import Verdict
 from codsa_ray.errors import FolderError, SettingError, ShortOfRows
 from codsa_ray.folder import Folder
@@ -24,7 +23,7 @@ from codsa_ray.manifest import MANIFEST, check_run, claim
 from codsa_ray.outcomes import Table
 from codsa_ray.partition import Partition, partition
 from codsa_ray.plan import Plan
-from codsa_ray.plugins import identity, restore
+from codsa_ray.plugins import identity
 from codsa_ray.pool import Pool
 from codsa_ray.pools import ceiling, pool_of, sized
 from codsa_ray.report.facts import Facts, Stage, gather
@@ -42,10 +41,6 @@ from codsa_ray.stages.strategy import Space, strategy
 from codsa_ray.stages.synthesize import synthesize
 
 STAGES = ("read", "fit", "synthesize", "search", "report")
-
-
-def silent(stage: str, done: int, total: int, note: str = "") -> None:
-    """A progress that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -351,58 +346,3 @@ def rewrite_report(run_folder: str, progress: Progress = silent) -> Report:
         report = _pass(job, rows, {**stored, "reused": True}, _partitions(job, rows), out, cache, Clock(progress), STAGES[-1])
     assert report is not None, "the last stage writes the report"
     return report
-
-
-def synthesize_more(
-    run_folder: str,
-    region: str,
-    count: int,
-    to: str,
-    generator: str | None = None,
-    seed: int | None = None,
-    address: str | None = None,
-    workers: int | None = None,
-    gpus: float = 0.0,
-    progress: Progress = silent,
-) -> str:
-    """Draws `count` more rows of a region from a finished run's final generator, in DATA's own columns.
-
-    Args:
-        run_folder: of a finished run.
-        region: as the report names it.
-        count: rows, exactly.
-        to: new folder for part-*.parquet.
-        generator: one of the run's; that of the rows it wrote, or its first, when left out.
-        seed: of the draw; left out, rows that the run itself did not draw.
-
-    Returns:
-        One line: rows and where they lie.
-
-    Raises:
-        SettingError: no such region or generator. FolderError: not a finished run, or `to` holds something.
-    """
-    from codsa_ray.stages.more import draw_more
-
-    out = check_run(Folder(run_folder).absolute)
-    job = out.read_json("job.json")
-    if count < 1:
-        raise SettingError("--rows of at least 1", str(count), "give a larger number")
-    plugin = _generator(job, generator, (out / "apply").read_json(MANIFEST)["generator"])
-    strata = restore("strata", job["strata"]["name"], job["strata"]["settings"])
-    target = Folder(to).absolute
-    if target.names():
-        raise FolderError("an empty folder", f"{target.shown} with {target.names()[0]}", "choose another --out")
-    connect(address, workers)
-    written = draw_more(out, plugin, strata, region, count, target, seed, workers or os.cpu_count() or 1, gpus, progress)
-    return f"{written:,} rows of {region} in {target.shown}"
-
-
-def _generator(job: dict[str, Any], name: str | None, shipped: str) -> Any:
-    """The run's generator of that name; without one, that of the shipped rows (an identity, or ""), or the first."""
-    known = [(entry["name"], entry["settings"]) for entry in job["generator"]]
-    names = list(dict.fromkeys(known_name for known_name, _ in known))
-    if name is not None and name not in names:
-        raise SettingError(f"one of the run's generators: {', '.join(names)}", repr(name), "name one of them")
-    wanted = name or shipped.rpartition("-")[0] or names[0]
-    found = [restore("generators", wanted, settings) for known_name, settings in known if known_name == wanted]
-    return next((plugin for plugin in found if identity(plugin) == shipped), found[0])

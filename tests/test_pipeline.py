@@ -18,7 +18,8 @@ from codsa_ray.contracts import Generator
 from codsa_ray.correct import Correction, Offset
 from codsa_ray.errors import FolderError, GroupError, InputError, SchemaError, SettingError
 from codsa_ray.learners.logistic import Logistic
-from codsa_ray.pipeline import Report, rewrite_report, run, run_until, synthesize_more
+from codsa_ray.more import synthesize_more
+from codsa_ray.pipeline import Report, rewrite_report, run, run_until
 from codsa_ray.plugins import identity
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.seeds import seed_of

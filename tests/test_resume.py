@@ -153,7 +153,7 @@ def test_killed_anywhere_then_goes_on(finished: Report, tmp_path: Path, pattern:
 @pytest.mark.slow
 def test_a_checkpointed_fit_killed_in_the_middle_goes_on(finished: Report, tmp_path: Path) -> None:
     """tabular_diffusion with a checkpoint every few steps, killed after its first."""
-    settings = "tabular_diffusion:steps=300,checkpoint=20,width=32,depth=1"
+    settings = "tabular_diffusion:steps=300,checkpoint=20,width=32,blocks=1"
     data = finished.facts["job"]["data"]
     command = ["augment", data, "--target", "state", "--generator", settings, "--learner", "logistic", "--trials", "1", "--draws", "1"]
     command += ["--folds", "2", "--workers", "2", "--force", "--out"]
