@@ -139,10 +139,14 @@ def _bounds(values: pa.Array) -> tuple[Any, Any]:
 def _places(values: pa.Array) -> tuple[bool, int | None]:
     if not pa.types.is_floating(values.type):
         return True, 0
-    numbers = values.to_numpy()
-    with np.errstate(over="ignore"):
-        places = next((p for p in range(PLACES + 1) if np.array_equal(np.round(numbers, p), numbers)), None)
-    return places == 0, places
+    left = values.to_numpy()
+    # Value by value: rounding a huge whole number to one decimal can change it, which must not depend on its company.
+    for places in range(PLACES + 1):
+        with np.errstate(over="ignore"):
+            left = left[np.round(left, places) != left]
+        if not len(left):
+            return places == 0, places
+    return False, None
 
 
 def _lengths(values: pa.Array, counts: pa.Array) -> tuple[int, int]:
