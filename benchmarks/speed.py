@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import date
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ def main() -> None:
 
 def _line(place: str, name: str, reach: int) -> str:
     def run(works: list[tuple[str, str, int]]) -> list[float]:
-        with ProcessPoolExecutor(len(works)) as pool:
+        # Forked copies of a process that has used torch's threads hang.
+        with ProcessPoolExecutor(len(works), mp_context=get_context("spawn")) as pool:
             return list(pool.map(draw, works))
 
     seconds = fitted(place, name)

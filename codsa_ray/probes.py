@@ -177,10 +177,10 @@ def _casts(values: pa.Array, kind: pa.DataType) -> bool:
 
 
 def flat(name: str, kind: pa.DataType) -> pa.DataType:
-    """The type itself.
+    """The type itself; of a view, the type without: arrow cannot filter views, and in a file they are the same.
 
     Raises:
         SchemaError: it is nested or otherwise none of ours.
     """
     plain(pa.array([], kind.value_type if pa.types.is_dictionary(kind) else kind), name)
-    return kind
+    return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)

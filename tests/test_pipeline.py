@@ -193,8 +193,11 @@ def odd_types(n: int = 120) -> pa.Table:
 
 
 def test_odd_types_and_names_come_back_as_they_were(here: None, tmp_path: Path) -> None:
-    data = odd_types()
-    job = runs.job(runs.written(tmp_path, data), tmp_path / "run", target="the 'label' = x", trials=2, region=('"f16" >= 25',))
+    path = runs.written(tmp_path, odd_types())
+    # As the file has it: parquet keeps no 64-bit days, no seconds of the day; and of a view, the type without it.
+    data = pq.read_table(path)
+    data = data.set_column(data.column_names.index("view"), "view", data["view"].cast(pa.string()))
+    job = runs.job(path, tmp_path / "run", target="the 'label' = x", trials=2, region=('"f16" >= 25',))
     report = run(job)
     real, drawn = runs.augmented(report)
     assert real.drop_columns(MARKS).schema.remove_metadata() == data.schema == drawn.drop_columns(MARKS).schema.remove_metadata()
@@ -206,7 +209,7 @@ def test_odd_types_and_names_come_back_as_they_were(here: None, tmp_path: Path) 
     assert len(drawn) == plan_of(report)["rows"] * plan_of(report)["draws"] > 0
     assert drawn["void"].null_count == drawn["nothing"].null_count == len(drawn)
     assert 0 < drawn["u64"].null_count < len(drawn) / 2
-    assert drawn["big"].drop_null().to_pylist() and min(drawn["big"].drop_null().to_pylist()) > 2**53
+    assert min(drawn["big"].drop_null().to_pylist()) > 2**53
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
