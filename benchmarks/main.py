@@ -184,7 +184,8 @@ def main() -> None:
         "",
         *table(results),
         "",
-        "Stage columns are wall seconds. Memory is the largest proportional set size seen: of the driver, and of Ray and its workers.",
+        "Stage columns are wall seconds, upper bounds where the machine had other work. "
+        "Memory is the largest proportional set size seen: of the driver, and of Ray and its workers.",
         "",
         "## Verdicts on the outer test rows",
         "",
