@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-import runs
 from codsa_ray.pipeline import Report, run
 from codsa_ray.stages import fit, search
 from codsa_ray.stages.cluster import connect
+
+import runs
 
 # A shared machine's hiccup is no failure, and a failure must come again.
 settings.register_profile("codsa", deadline=None, derandomize=True)

@@ -3,12 +3,13 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from tables import ODD, LocalWorker, mixed_table
 
 from codsa_ray.errors import ShortOfRows
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.generators.bootstrap import Bootstrap, FittedBootstrap
+
+from tables import ODD, LocalWorker, mixed_table
 
 SIGMAS = 5.0
 

@@ -5,9 +5,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tables import mixed_table, schema_of
 
 from codsa_ray.cells import Cells
+
+from tables import mixed_table, schema_of
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-import runs
 from codsa_ray.pipeline import Report
+
+import runs
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 240.0

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import codsa_ray
-import runs
 from codsa_ray.cli import job_of, parser
 from codsa_ray.correct import Correction
 from codsa_ray.decide import LEVELS
@@ -30,6 +29,8 @@ from codsa_ray.plugins import FOLDERS, make, names
 from codsa_ray.predicate import Predicate
 from codsa_ray.stages import fit, search
 from codsa_ray.summary import Summary
+
+import runs
 
 ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]

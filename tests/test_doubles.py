@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from doubles import Distance, Halves, NoisyCopies, RawPixels, Ridge
 
-import runs
 from codsa_ray.errors import InputError, SettingError
 from codsa_ray.job import Job
 from codsa_ray.pipeline import Report, run
 from codsa_ray.report.page import render
+
+import runs
+from doubles import Distance, Halves, NoisyCopies, RawPixels, Ridge
 
 QUICK: dict[str, Any] = {"trials": 2, "draws": 2, "folds": 2, "force": True, "workers": 2}
 

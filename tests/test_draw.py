@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from tables import mixed_table
 
 from codsa_ray.draw import OUTSIDE, TRIES, draw_block
 from codsa_ray.errors import PluginError, ShortOfRows
 from codsa_ray.regions import Regions
 from codsa_ray.schema import Schema
+
+from tables import mixed_table
 
 BLOCK = 64
 

@@ -5,11 +5,12 @@ import pickle
 import numpy as np
 import pyarrow as pa
 import pytest
-from tables import mixed_table, schema_of
 
 from codsa_ray.encode import KNOTS, SOFT, OneHot, Ordinal
 from codsa_ray.errors import SchemaError
 from codsa_ray.schema import Column, Schema
+
+from tables import mixed_table, schema_of
 
 ENCODERS = (OneHot, Ordinal)
 

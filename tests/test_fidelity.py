@@ -10,7 +10,6 @@ import pytest
 from scipy.stats import ks_2samp
 from scipy.stats.contingency import association as reference
 from sklearn.metrics import roc_auc_score
-from tables import mixed_table
 
 from codsa_ray.audit.association import cramer, matrix
 from codsa_ray.audit.drawn import audit
@@ -19,6 +18,8 @@ from codsa_ray.audit.marginals import kolmogorov, marginal
 from codsa_ray.audit.picks import even, mixed_like, pick, region_of, thin
 from codsa_ray.audit.two_sample import _se, two_sample
 from codsa_ray.fitdata import REGION
+
+from tables import mixed_table
 
 TABLE, SCHEMA, REGIONS = mixed_table(1_500)
 FRESH = mixed_table(900, 1)[0]

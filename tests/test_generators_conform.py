@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from tables import BIG, ODD, LocalWorker, digest, mixed_table, schema_of, with_regions
 
 import codsa_ray.generators
 from codsa_ray.draw import draw_block
@@ -26,6 +25,8 @@ from codsa_ray.fitdata import REGION, ROW, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.regions import Regions
 from codsa_ray.schema import Schema
+
+from tables import BIG, ODD, LocalWorker, digest, mixed_table, schema_of, with_regions
 
 NAMES = [module.name for module in pkgutil.iter_modules(codsa_ray.generators.__path__)]
 SIGMAS = 5.0

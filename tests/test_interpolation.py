@@ -6,12 +6,13 @@ import pytest
 from imblearn.over_sampling import ADASYN, SMOTE, SMOTENC, BorderlineSMOTE
 from scipy.spatial.distance import cdist
 from scipy.stats import ks_2samp, mode
-from tables import LocalWorker, mixed_table, with_regions
 
 from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.generators.interpolation import FittedInterpolation, Interpolation, _commonest
+
+from tables import LocalWorker, mixed_table, with_regions
 
 SIGMAS = 5.0
 RARE = 40

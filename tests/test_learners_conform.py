@@ -10,10 +10,11 @@ from pkgutil import iter_modules
 
 import numpy as np
 import pytest
-from tables import mixed_table
 
 import codsa_ray.learners
 from codsa_ray.contracts import Needs
+
+from tables import mixed_table
 
 NAMES = sorted(module.name for module in iter_modules(codsa_ray.learners.__path__))
 LEAST = np.log(1e-7)

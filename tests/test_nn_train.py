@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tables import LocalWorker
 from torch import Tensor, nn
 
 from codsa_ray.folder import Folder
 from codsa_ray.nn.train import Training, train
+
+from tables import LocalWorker
 
 SETTINGS = Training(steps=60, rate=0.05, warmup=5, every=10, patience=100, checkpoint=20)
 

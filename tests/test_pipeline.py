@@ -11,10 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from doubles import Broken, Moody, Watchful, Watching, tales
 from sklearn.datasets import load_wine
 
-import runs
 from codsa_ray.cli import job_of, main, parser
 from codsa_ray.contracts import Generator
 from codsa_ray.correct import Correction, Offset
@@ -25,6 +23,9 @@ from codsa_ray.pipeline import Report, rewrite_report, run, run_until
 from codsa_ray.plugins import identity
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.seeds import seed_of
+
+import runs
+from doubles import Broken, Moody, Watchful, Watching, tales
 
 MARKS = ["_synthetic", "_region", "_weight", "_draw"]
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from tables import mixed_table
 
 from codsa_ray.audit.nearest import Space, sample
 from codsa_ray.audit.picks import pick, region_of
@@ -12,6 +11,8 @@ from codsa_ray.audit.privacy import copies, privacy, weighted_median
 from codsa_ray.fitdata import REGION
 from codsa_ray.regions import Region, Regions
 from codsa_ray.schema import Column, Schema
+
+from tables import mixed_table
 
 TABLE, SCHEMA, REGIONS = mixed_table(1_000)
 HELD = mixed_table(1_000, 1)[0]

@@ -4,9 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from doubles import Broken
 
-import runs
 from codsa_ray.draw import draw_block
 from codsa_ray.folder import Folder
 from codsa_ray.generators.tabular_diffusion import TabularDiffusion
@@ -16,6 +14,9 @@ from codsa_ray.pipeline import prepare, silent
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.stages.fit import FitJob, LocalWorker
 from codsa_ray.stages.train import train_fit
+
+import runs
+from doubles import Broken
 
 WORKERS = 2
 

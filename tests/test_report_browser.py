@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from report_sample import report_sample
 
 from codsa_ray.report.page import render
+
+from report_sample import report_sample
 
 image = pytest.importorskip("PIL.Image")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -9,13 +9,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from report_sample import HOSTILE, report_sample
 
 from codsa_ray.report.axis import ticks
 from codsa_ray.report.curve import beyond, loss_curve, loss_range
 from codsa_ray.report.page import HEADLINES, render
 from codsa_ray.report.png import picture, png
 from codsa_ray.report.text import MINUS, MISSING, number, percent, tag
+
+from report_sample import HOSTILE, report_sample
 
 SECTIONS = {
     "curve": "curve",

@@ -16,12 +16,13 @@ import psutil
 import pyarrow as pa
 import pytest
 
-import runs
 from codsa_ray.cli import main
 from codsa_ray.folder import Folder
 from codsa_ray.manifest import MANIFEST
 from codsa_ray.pipeline import Report, run
 from codsa_ray.seeds import fingerprint
+
+import runs
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 240.0

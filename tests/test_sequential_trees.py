@@ -8,13 +8,14 @@ import pyarrow as pa
 import pytest
 from scipy.stats import ks_2samp, spearmanr
 from sklearn.tree import DecisionTreeRegressor
-from tables import LocalWorker, mixed_table, with_regions
 
 from codsa_ray.cells import Cells
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.generators.sequential_trees import FittedTrees, SequentialTrees, Turn, _donors, _gaps, _nodes, _ranks
 from codsa_ray.schema import Column
+
+from tables import LocalWorker, mixed_table, with_regions
 
 SIGMAS = 5.0
 

@@ -15,6 +15,7 @@ from codsa_ray.rows import FINAL
 from codsa_ray.shipped import correction_of, fit_weights, recipe
 from codsa_ray.strata.whole import Whole
 from codsa_ray.trial import mixes, run_trial
+
 from runs import job, patients, rows_of, written
 
 EVERY = [Candidate(), *baselines(3, offset=True, cells=True, groups_are_classes=False, classes=2, variant=0)]

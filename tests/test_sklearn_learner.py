@@ -4,11 +4,12 @@ import warnings
 
 import numpy as np
 import pytest
-from tables import mixed_table
 
 from codsa_ray.encode import OneHot, Ordinal
 from codsa_ray.errors import CandidateError, SettingError
 from codsa_ray.learners.sklearn import Sklearn
+
+from tables import mixed_table
 
 
 def rows(n=120, seed=0):

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tables import mixed_table
 
 from codsa_ray.fitdata import REGION, ROW, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.plugins import identity, make, names, restore, settings_of
 from codsa_ray.regions import Region, Regions
+
+from tables import mixed_table
 
 NAMES = names("strata")
 

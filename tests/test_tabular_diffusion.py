@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from tables import LocalWorker, mixed_table, with_regions
 
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
@@ -18,6 +17,8 @@ from codsa_ray.generators.tabular_diffusion import DROP_REGION, FittedTabularDif
 from codsa_ray.nn.layout import Layout
 from codsa_ray.regions import Regions
 from codsa_ray.schema import Schema
+
+from tables import LocalWorker, mixed_table, with_regions
 
 SMALL = replace(TabularDiffusion.tiny(), steps=400, width=64, rate=4e-3, block=2048)
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import runs
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
 from codsa_ray.correct import Offset, average, merge_cells
@@ -17,6 +16,8 @@ from codsa_ray.seeds import seed_of
 from codsa_ray.shipped import fit_weights, real_weights
 from codsa_ray.stages import search
 from codsa_ray.trial import Mix, mixes, run_trial
+
+import runs
 
 DRAWS = 2
 
