@@ -204,16 +204,25 @@ def _test_losses(facts: Facts, candidate: Candidate, form: str) -> np.ndarray | 
     return losses({form: scores}, read_truth(facts.judged), facts.job.task, facts.bench.classes)[form]
 
 
+EMPTY = dict.fromkeys(("loss", "se", "test_loss", "test_se", "gap", "gap_se", "test_gap", "test_gap_se"))
+
+
 def _estimates(facts: Facts, pair: tuple[Candidate, str]) -> dict[str, float | None]:
-    truth = _truth(facts)
-    found = estimate(_column(facts, pair), truth.group, facts.table.mix, truth.unit)
-    value: dict[str, float | None] = {"loss": float(found.mean[0]), "se": float(found.se[0]), "test_loss": None, "test_se": None}
-    tested = _test_losses(facts, *pair)
-    if tested is not None:
-        test = read_truth(facts.judged)
-        result = estimate(tested, test.group, facts.table.mix, test.unit)
-        value |= {"test_loss": float(result.mean[0]), "test_se": float(result.se[0])}
+    """Losses with their standard errors; gaps are paired differences to the verdict's candidate, below 0 where this one is better."""
+    truth, mix, chosen = _truth(facts), facts.table.mix, facts.decision.chosen
+    mine, its = _column(facts, pair), _column(facts, chosen)
+    value = EMPTY | _named("", mine, its, truth, mix)
+    tested, against = _test_losses(facts, *pair), _test_losses(facts, *chosen)
+    if tested is not None and against is not None:
+        value |= _named("test_", tested, against, read_truth(facts.judged), mix)
     return value
+
+
+def _named(prefix: str, mine: np.ndarray, its: np.ndarray, truth: Truth, mix: np.ndarray) -> dict[str, float]:
+    found = estimate(np.stack([mine, mine - its], axis=1), truth.group, mix, truth.unit)
+    names = ((f"{prefix}loss", f"{prefix}se"), (f"{prefix}gap", f"{prefix}gap_se"))
+    pairs = zip(names, found.mean, found.se, strict=True)
+    return {key: float(number) for (mean, se), m, s in pairs for key, number in ((mean, m), (se, s))}
 
 
 def _candidates(facts: Facts) -> list[dict[str, Any]]:
@@ -222,7 +231,7 @@ def _candidates(facts: Facts) -> list[dict[str, Any]]:
         outcome = facts.table.outcomes[candidate.id]
         found.append(_row(facts, candidate, form, outcome) | _estimates(facts, (candidate, form)))
     failed = [o for o in facts.table.outcomes.values() if o.failed]
-    return found + [_row(facts, o.candidate, "", o) | {"loss": None, "se": None, "test_loss": None, "test_se": None} for o in failed]
+    return found + [_row(facts, o.candidate, "", o) | EMPTY for o in failed]
 
 
 def _row(facts: Facts, candidate: Candidate, form: str, outcome: Outcome) -> dict[str, Any]:
