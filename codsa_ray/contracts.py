@@ -27,6 +27,8 @@ class Needs:
         distributed: its fit may be spread over a TorchTrainer's workers.
         source: a generator that learns from FitData.source where there is one.
         offset: a learner that can train with a fixed (n, C) term added to its scores.
+        negative: a learner that takes rows of negative weight, which subtract a loss (bias.py); the weights of every class still sum to
+            more than 0. Many libraries take such weights without a word and minimise something else.
     """
 
     cpus: float = 1.0
@@ -39,6 +41,7 @@ class Needs:
     distributed: bool = False
     source: bool = False
     offset: bool = False
+    negative: bool = False
 
 
 class Worker(Protocol):
@@ -173,7 +176,7 @@ class Learner(Protocol):
         Args:
             X: (n, ...) encoded rows.
             y: (n,) int64 class ids (classification) or float64 values (other tasks).
-            weight: (n,) float64 > 0.
+            weight: (n,) float64 > 0, or of any sign (needs.negative).
             classes: C for classification (a class may have no row: its probability is then about 0), else 0.
             seed: of everything random in the fit.
             offset: (n, C) fixed terms added to the scores while training and left out when predicting (needs.offset).

@@ -20,7 +20,8 @@ NAMES = sorted(module.name for module in iter_modules(codsa_ray.learners.__path_
 LEAST = np.log(1e-7)
 # Largest mean difference of probabilities between a weight of w and w copies. The logistic objective is the same; trees see other
 # penalties; a network sees other batches, and a forest other bootstrap samples.
-COPIES = {"logistic": 1e-5, "boosted": 0.03, "mlp": 0.08, "sklearn": 0.08}
+COPIES = {"logistic": 1e-5, "kotaro": 1e-5, "boosted": 0.03, "mlp": 0.08, "sklearn": 0.08}
+RANDOM = ("mlp", "sklearn", "forest", "autoencoder")
 
 
 def tiny(name):
@@ -42,21 +43,36 @@ def name(request):
 
 
 @pytest.fixture
-def learner(name):
+def any_learner(name):
     return tiny(name)
+
+
+@pytest.fixture
+def learner(any_learner):
+    if "classification" not in any_learner.needs.tasks:
+        pytest.skip("no classifier")
+    return any_learner
+
+
+def fit_of(learner, seed):
+    """A fit of the problem, as the learner's first task reads it, and the rows."""
+    X, y, weight = problem()
+    if "classification" in learner.needs.tasks:
+        return learner.fit(X, y, weight, classes=3, seed=seed), X
+    return learner.fit(X, (y == 2).astype(float), weight, classes=0, seed=seed), X
 
 
 def test_the_folder_is_not_empty():
     assert set(NAMES) >= {"logistic", "boosted", "mlp", "sklearn"}
 
 
-def test_settings_are_plain(learner):
+def test_settings_are_plain(any_learner):
     """Frozen, equal when rebuilt, hashable; the default is the first variant and variants differ."""
-    assert is_dataclass(learner)
-    assert replace(learner) == learner
-    assert isinstance(learner.needs, Needs)
-    variants = learner.variants()
-    assert variants[0] == learner
+    assert is_dataclass(any_learner)
+    assert replace(any_learner) == any_learner
+    assert isinstance(any_learner.needs, Needs)
+    variants = any_learner.variants()
+    assert variants[0] == any_learner
     assert len(set(variants)) == len(variants)
 
 
@@ -116,7 +132,7 @@ def test_labels_are_names(learner, name):
     scores = learner.fit(X, y, weight, classes=3, seed=0).scores(X)
     renamed = learner.fit(X, to[y], weight, classes=3, seed=0).scores(X)
     difference = np.abs(np.exp(renamed[:, to]) - np.exp(scores))
-    assert difference.mean() < (0.05 if name in ("mlp", "sklearn") else 1e-5)
+    assert difference.mean() < (0.05 if name in RANDOM else 1e-5)
     assert np.abs(np.exp(renamed) - np.exp(scores)).mean() > 0.2
 
 
@@ -163,23 +179,24 @@ def test_one_class_gives_constant_scores(learner):
     assert np.exp(scores[0, 2]) > 0.999
 
 
-def test_rows_are_read_only(learner, tmp_path):
+def test_rows_are_read_only(any_learner, tmp_path):
     """A memory-mapped read-only X is enough, fits the same, and no argument is changed."""
     X, y, weight = problem()
+    classes = 3 if "classification" in any_learner.needs.tasks else 0
+    y = y if classes else (y == 2).astype(float)
     np.save(tmp_path / "x.npy", X)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     before = [a.copy() for a in (X, y, weight)]
-    expected = learner.fit(X, y, weight, classes=3, seed=0).scores(X)
+    expected = any_learner.fit(X, y, weight, classes=classes, seed=0).scores(X)
     for array in (X, y, weight):
         array.setflags(write=False)
-    assert np.array_equal(learner.fit(mapped, y, weight, classes=3, seed=0).scores(mapped), expected)
+    assert np.array_equal(any_learner.fit(mapped, y, weight, classes=classes, seed=0).scores(mapped), expected)
     assert all(np.array_equal(a, b) for a, b in zip(before, (X, y, weight), strict=True))
 
 
-def test_predictors_travel(learner):
+def test_predictors_travel(any_learner):
     """Learner and predictor pickle, small, and score the same after it."""
-    X, y, weight = problem()
-    fitted = pickle.loads(pickle.dumps(learner)).fit(X, y, weight, classes=3, seed=0)
+    fitted, X = fit_of(pickle.loads(pickle.dumps(any_learner)), 0)
     data = pickle.dumps(fitted)
     assert len(data) < 500_000
     assert np.array_equal(pickle.loads(data).scores(X), fitted.scores(X))
@@ -189,12 +206,11 @@ PROGRAM = """
 import sys
 import numpy as np
 sys.path.insert(0, {tests!r})
-from test_learners_conform import NAMES, problem, tiny
-X, y, weight = problem()
+from test_learners_conform import NAMES, fit_of, tiny
 for name in NAMES:
     np.random.seed(int(sys.argv[1]))
-    scores = tiny(name).fit(X, y, weight, classes=3, seed=11).scores(X)
-    print(name, scores.tobytes().hex())
+    fitted, X = fit_of(tiny(name), 11)
+    print(name, fitted.scores(X).tobytes().hex())
 """
 
 
@@ -211,26 +227,52 @@ def test_the_same_seed_gives_the_same_bytes_in_any_process():
     first, second = (dict(line.split() for line in output.splitlines()) for output in outputs)
     assert set(first) == set(NAMES)
     assert {name for name in NAMES if first[name] != second[name]} == set()
-    X, y, weight = problem()
-    for name in ("mlp", "sklearn"):
-        assert tiny(name).fit(X, y, weight, classes=3, seed=12).scores(X).tobytes().hex() != first[name]
+    for name in RANDOM:
+        fitted, X = fit_of(tiny(name), 12)
+        assert fitted.scores(X).tobytes().hex() != first[name]
 
 
-def test_global_randomness_is_left_alone(learner):
+def test_global_randomness_is_left_alone(any_learner):
     """Neither read nor moved: numpy's and torch's global states."""
     import torch
 
-    X, y, weight = problem()
     numpy_state, torch_state = np.random.get_state()[1].copy(), torch.get_rng_state()
-    learner.fit(X, y, weight, classes=3, seed=0)
+    fit_of(any_learner, 0)
     assert np.array_equal(np.random.get_state()[1], numpy_state)
     assert torch.equal(torch.get_rng_state(), torch_state)
 
 
-def test_regression_where_it_is_claimed(learner):
+def test_negative_weights_where_they_are_taken(learner):
+    """Rows that are in with weight 1 and again with weight -1 leave the mean loss as it was, up to its scale."""
+    if not learner.needs.negative:
+        pytest.skip("takes none")
+    X, y, weight = problem()
+    more = [np.concatenate([a, a[:60], a[:60]]) for a in (X, y)]
+    signed = np.concatenate([weight, np.ones(60), -np.ones(60)])
+    plain, again = (np.exp(learner.fit(*rows, classes=3, seed=0).scores(X)) for rows in ((X, y, weight), (*more, signed)))
+    assert np.abs(plain - again).mean() < 0.08
+
+
+def test_anomalies_where_they_are_claimed(any_learner):
+    """classes = 0 and truth 0 or 1: (n,) finite log-odds that rank anomalies first; they are higher where anomalies are commoner."""
+    if "anomaly" not in any_learner.needs.tasks:
+        pytest.skip("no detector")
+    rng = np.random.default_rng(0)
+    usual, odd = rng.normal(size=(300, 4)), rng.normal(scale=4, size=(30, 4))
+    X, y = np.vstack([usual, odd]).astype(np.float32), np.repeat([0.0, 1.0], [300, 30])
+    scores = any_learner.fit(X, y, np.ones(330), classes=0, seed=0).scores(X)
+    assert scores.shape == (330,)
+    assert np.isfinite(scores).all()
+    assert (scores[:300, None] < scores[300:]).mean() > 0.8
+    heavier = any_learner.fit(X, y, np.where(y == 1, 5.0, 1.0), classes=0, seed=0).scores(X)
+    assert (heavier > scores).mean() > 0.9
+
+
+def test_regression_where_it_is_claimed(any_learner):
     """classes = 0: (n,) predictions in the target's own units, far better than the mean; a constant target is predicted."""
+    learner = any_learner
     if "regression" not in learner.needs.tasks:
-        pytest.skip("classification only")
+        pytest.skip("predicts no values")
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 3)).astype(np.float32)
     y = 1e6 + 1e3 * (2 * X[:, 0] - np.abs(X[:, 1]))

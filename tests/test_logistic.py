@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 import codsa_ray.learners.logistic as logistic
 from codsa_ray.errors import CandidateError
-from codsa_ray.learners.logistic import Logistic, Objective
+from codsa_ray.learners.logistic import Logistic, Objective, newton
 
 
 def rows(classes, n=300, seed=0):
@@ -78,3 +78,51 @@ def test_rows_that_are_not_numbers_are_a_reason():
     X[0, 0] = np.nan
     with pytest.raises(CandidateError):
         Logistic().fit(X, y, weight, classes=2, seed=0)
+
+
+# --- rows of negative weight
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("shifted", [False, True], ids=["plain", "offset"])
+def test_newton_steps_end_where_those_of_scikit_learn_and_our_own_do(classes, shifted):
+    """On positive weights there is one minimum, whatever the way to it."""
+    X, y, weight = rows(classes)
+    offset = np.random.default_rng(1).normal(size=(len(y), classes)) if shifted else None
+    fitted = Logistic(1e-3).fit(X, y, weight, classes=classes, seed=0, offset=offset)
+    design = np.column_stack([X, np.ones(len(X))]).astype(np.float64)
+    solution = newton(design, y, weight, np.zeros((1, 1)) if offset is None else offset, classes, 1e-3)
+    assert np.allclose(solution[:-1], fitted.coefficients, atol=1e-5)
+    assert np.allclose(solution[-1] - solution[-1].mean(), fitted.intercepts - fitted.intercepts.mean(), atol=1e-5)
+
+
+def test_rows_taken_off_again_leave_the_fit_as_it_was():
+    """Any rows with weight w and again with weight -w: the same objective."""
+    X, y, weight = rows(3)
+    plain = Logistic().fit(X, y, weight, classes=3, seed=0)
+    more, label = np.vstack([X, X[:90] + 1, X[:90] + 1]), np.concatenate([y, y[90:180], y[90:180]])
+    signed = np.concatenate([weight, np.full(90, 0.7), np.full(90, -0.7)])
+    again = Logistic().fit(more, label, signed, classes=3, seed=0)
+    assert np.allclose(again.scores(X), plain.scores(X), atol=1e-5)
+
+
+def test_negative_weights_in_closed_form():
+    """One indicator and no penalty: each cell's chance is its net weight, (4 - 1) / (4 - 1 + 2) in the one and 1 / (1 + 3) in the other."""
+    cell, label = np.array([0, 0, 0, 1, 1]), np.array([1, 1, 0, 1, 0])
+    fitted = Logistic(0.0).fit(np.eye(2)[cell][:, :1], label, np.array([4.0, -1.0, 2.0, 1.0, 3.0]), classes=2, seed=0)
+    assert np.exp(fitted.scores(np.array([[1.0], [0.0]])))[:, 1] == pytest.approx([0.6, 0.25], abs=1e-6)
+
+
+def test_an_objective_that_is_not_convex_or_singular_is_a_reason():
+    """More is taken off along a column than is there; two equal columns without a penalty; a class of less than nothing."""
+    X, y, weight = rows(2)
+    far, label = np.repeat([[30.0, 0, 0, 0]], 20, axis=0), np.arange(20) % 2
+    bent = np.concatenate([weight, np.full(20, -1.0)])
+    with pytest.raises(CandidateError, match="positive definite Hessian; got one with a direction that falls"):
+        Logistic().fit(np.vstack([X, far]), np.concatenate([y, label]), bent, classes=2, seed=0)
+    signed = np.concatenate([weight, [-0.1]])
+    doubled = np.repeat(np.vstack([X, X[:1]])[:, :1], 2, axis=1)
+    with pytest.raises(CandidateError, match="positive definite Hessian"):
+        Logistic(0.0).fit(doubled, np.concatenate([y, y[:1]]), signed, classes=2, seed=0)
+    with pytest.raises(CandidateError, match="classes of positive weight"):
+        Logistic().fit(X, y, np.where(y == 1, -1.0, 1.0), classes=2, seed=0)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from codsa_ray.bias import bias_corrected, smote
 from codsa_ray.errors import CandidateError
 from codsa_ray.learners.mlp import Mlp, Rows, _initial, _loss, forward, set_aside
 
@@ -59,11 +60,11 @@ def test_the_best_checkpoint_is_kept():
 
 def test_smoothing_is_for_small_classes_only():
     """The largest class keeps its targets; a class of a tenth of its weight is smoothed by nine tenths of the setting."""
-    labels, weight = np.repeat([0, 1], [100, 10]), np.ones(110)
-    assert Mlp(smoothing=0.1)._smoothing(labels, weight, 2).tolist() == pytest.approx([0.0, 0.09])
+    labels = np.repeat([0, 1], [100, 10])
+    assert Mlp(smoothing=0.1)._smoothing(np.array([100.0, 10.0])).tolist() == pytest.approx([0.0, 0.09])
     X = labels[:, None].astype(np.float32)
     plain = Mlp(checks=1, dropout=0.0, decay=0.0)
-    fits = [replace(plain, smoothing=s).fit(X, labels, weight, classes=2, seed=0) for s in (0.0, 0.4)]
+    fits = [replace(plain, smoothing=s).fit(X, labels, np.ones(110), classes=2, seed=0) for s in (0.0, 0.4)]
     sure = [np.exp(fitted.scores(X[[0, -1]])) for fitted in fits]
     assert np.abs(sure[0] - np.eye(2)).max() < 0.02
     # Smoothed by 0.4 * 0.9, half of which goes to the other class.
@@ -79,25 +80,66 @@ def test_smoothed_loss_in_closed_form():
     assert _loss(scores, rows, torch.tensor([0.0, 0.2])).item() == pytest.approx(wanted.item())
 
 
-def test_sam_steps_along_the_gradient_at_the_top_of_the_ascent():
-    """One step of plain SGD with rho: w - lr * grad(w + rho grad(w) / |grad(w)|) (Foret et al. 2021, equation 3)."""
+@pytest.mark.parametrize("asymmetry", [0.0, 0.5])
+def test_sam_steps_along_the_gradient_at_the_top_of_the_ascent(asymmetry):
+    """One step of SGD: w - lr grad L(w + sum_c rho_c grad L_c(w) / |grad L(w)|) (Foret et al. 2021, equation 3, by class)."""
     X, y, weight = ring(32)
     rows = Rows(torch.from_numpy(X), torch.from_numpy(y), torch.from_numpy(weight).float(), torch.zeros(32, 2))
+    total = np.bincount(y).astype(float)
 
-    def slope(parameters):
+    def slope(parameters, of=(0, 1)):
+        """Gradient of the part of the mean loss that the rows of some classes have."""
         fresh = [p.detach().clone().requires_grad_() for p in parameters]
-        return torch.autograd.grad(_loss(forward(fresh, rows.X), rows, torch.zeros(2)), fresh)
+        mine = rows.take(np.isin(y, of))
+        return torch.autograd.grad(_loss(forward(fresh, mine.X), mine, torch.zeros(2)) * len(mine.X) / 32, fresh)
 
+    learner = Mlp(width=8, layers=1, dropout=0.0, rho=0.5, asymmetry=asymmetry)
+    reach = [0.5 * (total.max() / t) ** asymmetry for t in total]
+    assert learner._reach(total).tolist() == pytest.approx(reach)
     start = [p.detach() + 0.1 for p in _initial(2, 8, 1, np.zeros(2), seed=0)]
-    first = slope(start)
+    first, parts = slope(start), [slope(start, (c,)) for c in (0, 1)]
     length = torch.sqrt(sum(g.square().sum() for g in first))
-    top = slope([p + 0.5 * g / length for p, g in zip(start, first, strict=True)])
+    top = slope([p + (reach[0] * a + reach[1] * b) / length for p, a, b in zip(start, *parts, strict=True)])
     parameters = [p.clone().requires_grad_() for p in start]
-    learner = Mlp(width=8, layers=1, dropout=0.0, rho=0.5)
-    learner._step(parameters, torch.optim.SGD(parameters, lr=0.1), rows, torch.zeros(2), torch.Generator())
+    learner._step(parameters, torch.optim.SGD(parameters, lr=0.1), rows, torch.zeros(2), learner._reach(total), torch.Generator())
     for got, p, g in zip(parameters, start, top, strict=True):
         assert torch.allclose(got, p - 0.1 * g, atol=1e-6)
     assert not all(torch.allclose(a, b, atol=1e-4) for a, b in zip(first, top, strict=True))
+
+
+def test_a_negative_row_costs_at_most_what_chance_costs():
+    """weight x min(loss, log C) below 0, weight x loss above; without a negative row nothing is cut."""
+    scores, target = torch.tensor([[0.0, 5.0], [0.0, 5.0], [0.5, 0.0]]), torch.tensor([0, 0, 0])
+    rows = Rows(torch.zeros(3, 1), target, torch.tensor([-2.0, 1.0, -1.0]), torch.zeros(3, 2))
+    far, near = np.logaddexp(0, 5), np.logaddexp(0, -0.5)
+    wanted = (-2 * np.log(2) + far - near) / 3
+    assert _loss(scores, rows, torch.zeros(2)).item() == pytest.approx(wanted, rel=1e-6)
+
+
+def test_bias_corrected_rows_help_a_network_that_interpolated_ones_mislead():
+    """20 columns, 50 rare rows: points between so few rows can be told apart from new rows, and the correction takes that away."""
+    rng = np.random.default_rng(0)
+    axis = 1.5 * np.eye(20)[0]
+    y, truth = np.repeat([0, 1], [500, 50]), np.repeat([0, 1], 1000)
+    X, new = rng.normal(size=(550, 20)) + y[:, None] * axis, rng.normal(size=(2000, 20)) + truth[:, None] * axis
+    added = bias_corrected(X, y, y, np.array([0, 450]), smote, rng)
+    losses = []
+    for taken in (added.weight == 1, added.weight != 0):
+        rows = np.vstack([X, added.X[taken]]).astype(np.float32)
+        weight = np.concatenate([np.ones(550), added.weight[taken]])
+        fitted = Mlp(batch=256, rate=1e-3).fit(rows, np.concatenate([y, added.y[taken]]), weight, classes=2, seed=0)
+        losses.append(-fitted.scores(new.astype(np.float32))[np.arange(2000), truth].mean())
+    assert losses[1] < np.log(2) < 2 * np.log(2) < losses[0]
+
+
+def test_weights_that_leave_less_than_nothing_are_a_reason():
+    """A held-out loss below 0 is none; a class may not weigh less than nothing in all."""
+    X, y, _ = ring(200)
+    odd = np.where(np.arange(200) % 5 < 2, 1 - y, y)
+    with pytest.raises(CandidateError, match="held-out loss is -"):
+        Mlp(width=64, dropout=0.0).fit(X, odd, np.where(odd == y, 1.0, -1.0), classes=2, seed=0)
+    with pytest.raises(CandidateError, match="classes of positive weight"):
+        Mlp.tiny().fit(X, y, np.where(y == 1, -1.0, 1.0), classes=2, seed=0)
 
 
 def test_rows_that_are_not_numbers_are_a_reason():

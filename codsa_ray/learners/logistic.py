@@ -1,12 +1,13 @@
-"""Logistic regression with a ridge penalty and offsets (Menon et al. 2021); knows no encoding beyond numbers without NaN."""
+"""Logistic regression with a ridge penalty, offsets (Menon et al. 2021) and signed weights; knows only numbers without NaN."""
 
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 import pyarrow as pa
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
+from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from codsa_ray.contracts import Needs, Predictor
@@ -18,6 +19,8 @@ from codsa_ray.scores import OneClass, log_probabilities
 PENALTIES = (1e-3, 1e-2, 1e-1, 1e-4, 1e-5)
 WIDE = 1500  # columns beyond which the cube of their number costs more than the steps it saves
 CONVERGED = 1e-3  # largest entry of the gradient of the mean loss (nats) that still counts as a minimum
+WIDEST = 4000  # coefficients beyond which Newton's matrix is too large
+NEWTON_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class Logistic:
     The penalty is relative to the mean: it is the only form in which a weight of 2 equals two copies and a common factor of all weights
     changes nothing, and so synthetic rows do not loosen it. sklearn's C is 1 / (penalty * sum of weights); its two-class form has one
     vector where this one has two of opposite sign, so there C is 2 / (penalty * sum of weights). Intercepts are free.
+
+    Rows of negative weight (bias.py) can bend the objective downwards. Such fits go by damped Newton steps from the constant scores, and
+    every point on the way must have a positive definite Hessian: then the end is a minimum, and the one that the way leads to.
 
     Args:
         penalty: ridge penalty per nat of mean loss.
@@ -39,7 +45,7 @@ class Logistic:
     @property
     def needs(self) -> Needs:
         """One core; about 24 bytes per encoded value."""
-        return Needs(tasks=frozenset({"classification"}), offset=True)
+        return Needs(tasks=frozenset({"classification"}), offset=True, negative=True)
 
     def variants(self) -> tuple[Self, ...]:
         """This penalty, then the others of PENALTIES."""
@@ -55,7 +61,8 @@ class Logistic:
         """The minimum of the objective in float64; `seed` is not used.
 
         Raises:
-            CandidateError: the objective is not finite or did not converge.
+            CandidateError: the objective is not finite or did not converge; with negative weights also where it is singular or not convex,
+                or where a class has no more than 0 in all.
         """
         present, labels = np.unique(y, return_inverse=True)
         if len(present) == 1:
@@ -68,6 +75,9 @@ class Logistic:
         # One thread, since the order of a sum must not depend on the machine; fits run side by side anyway.
         with threadpool_limits(1):
             design = np.column_stack([np.asarray(X, dtype=np.float64), np.ones(len(X))])
+            if (weight < 0).any():
+                solution = newton(design, labels, weight, fixed, len(present), self.penalty)
+                return Linear(solution[:-1], solution[-1], present, classes)
             basis = whitening(design, share, labels, self.penalty)
             objective = Objective(design @ basis, labels, share, fixed, len(present), basis, self.penalty)
             options = {"maxiter": self.steps, "maxfun": 2 * self.steps, "gtol": 1e-7, "ftol": 1e-13, "maxcor": 20}
@@ -142,6 +152,65 @@ class Objective:
         residual *= self.share[:, None]
         slope = self.X.T @ residual + self.penalty * (self.basis[:-1].T @ coefficients)
         return float(loss), slope.ravel()
+
+
+def newton(design: np.ndarray, labels: np.ndarray, weight: np.ndarray, offset: np.ndarray, columns: int, penalty: float) -> np.ndarray:
+    """The minimum for weights of any sign, by Newton steps halved until the objective falls (Armijo 1966).
+
+    Args:
+        design: (n, d + 1), the last column being the intercept's ones.
+        labels: (n,) columns of the true class.
+        weight: (n,).
+        offset: (n, P) or (1, 1).
+        columns: P.
+        penalty: see Logistic.
+
+    Returns:
+        (d + 1, P) coefficients.
+    """
+    totals = np.bincount(labels, weights=weight, minlength=columns)
+    if totals.min() <= 0 or design.shape[1] * columns > WIDEST:
+        got = f"weights of {totals.min():.3g} in all" if totals.min() <= 0 else f"{design.shape[1] * columns} coefficients"
+        raise CandidateError(f"wanted classes of positive weight and at most {WIDEST} coefficients; got {got}; weigh no row below 0")
+    share = weight / weight.sum()
+    objective = Objective(design, labels, share, offset, columns, np.eye(design.shape[1]), penalty)
+    point = np.zeros((design.shape[1], columns))
+    point[-1] = np.log(totals / totals.sum())
+    value, slope = objective(point.ravel())
+    for _ in range(NEWTON_STEPS):
+        step = cho_solve(_factor(objective, point), slope).reshape(point.shape)
+        drop = 1e-4 * float(slope @ step.ravel())
+        length = next((h for h in 0.5 ** np.arange(30) if objective((point - h * step).ravel())[0] <= value - h * drop), 0.0)
+        point = point - length * step
+        value, slope = objective(point.ravel())
+        if not length or np.abs(slope).max() < 1e-10:
+            break
+    if not np.abs(slope).max() < CONVERGED:
+        raise CandidateError(f"logistic regression did not converge in {NEWTON_STEPS} Newton steps: gradient {np.abs(slope).max():.2g}")
+    return point
+
+
+def _factor(objective: "Objective", point: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Cholesky factor of the Hessian, ordered as `point` is flat; scores that all classes share cost 1, which moves no minimum."""
+    width, columns = point.shape
+    chances = softmax(objective.X @ point + objective.offset, axis=1)
+    hessian = np.zeros((width, columns, width, columns))
+    for a in range(columns):
+        for b in range(a + 1):
+            curve = objective.share * chances[:, a] * ((a == b) - chances[:, b])
+            hessian[:, a, :, b] = hessian[:, b, :, a] = (objective.X.T * curve) @ objective.X
+        hessian[:-1, a, :-1, a] += objective.penalty * np.eye(width - 1)
+    each = np.arange(width)
+    hessian[each, :, each, :] += 1 / columns
+    try:
+        factor = cholesky(hessian.reshape(width * columns, width * columns), lower=True)
+        flat = np.diag(factor).min() < 1e-7 * np.diag(factor).max()
+    except LinAlgError:
+        flat = True
+    if flat:
+        got = "one with a direction that falls or is flat"
+        raise CandidateError(f"wanted a positive definite Hessian; got {got}; draw fewer rows or raise the penalty")
+    return factor, True
 
 
 @dataclass(frozen=True)

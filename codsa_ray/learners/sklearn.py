@@ -94,7 +94,8 @@ class Sklearn:
         estimator = self._estimator(seed % 2**32)
         try:
             with threadpool_limits(1):
-                estimator.fit(X, y, sample_weight=weight / weight.mean())
+                # A copy: where there are nulls, scikit-learn refuses rows that are memory-mapped read-only.
+                estimator.fit(np.array(X), y, sample_weight=weight / weight.mean())
         except (ValueError, TypeError, ArithmeticError) as error:
             raise CandidateError(f"{self.path}: {' '.join(str(error).split())}") from error
         return Fitted(estimator, classes)
