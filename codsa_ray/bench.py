@@ -13,6 +13,7 @@ from codsa_ray.contracts import Allocator, Encoder, Learner
 from codsa_ray.fitdata import REGION, ROW
 from codsa_ray.partition import Partition
 from codsa_ray.pool import Pool, prefix
+from codsa_ray.regions import Regions
 from codsa_ray.rows import GROUP, UNIT, Rows
 from codsa_ray.seeds import fingerprint, hash_rows
 
@@ -49,7 +50,7 @@ class Bench:
     Args:
         rows: the run's rows.
         partitions: per fold index (FINAL included), its regions.
-        pools: (generator identity, fold, draw) -> pool.
+        pools: (generator identity, fold, draw, share) -> pool.
         learner: as asked for; its variants share its encoding.
         allocator: shares out synthetic rows.
         cache: a folder on this machine, outside the run.
@@ -58,7 +59,7 @@ class Bench:
 
     rows: Rows
     partitions: dict[int, Partition]
-    pools: dict[tuple[str, int, int], Pool]
+    pools: dict[tuple[str, int, int, float], Pool]
     learner: Learner
     allocator: Allocator
     cache: str
@@ -74,19 +75,30 @@ class Bench:
         schema = self.rows.schema(-1)
         return len(schema.classes) if schema.task == "classification" else 0
 
-    def training(self, fold: int) -> Real:
-        """Encoded training rows of the fold."""
-        return self._once(("training", fold), lambda: self._training(fold))
+    def regions(self, fold: int, share: float = 1.0) -> Regions:
+        """The fold's regions, with the real rows that a learner trains on beside a generator of this share."""
+        return self.partitions[fold].of_learner(share).regions
+
+    def training(self, fold: int, share: float = 1.0) -> Real:
+        """Encoded training rows of the fold that are left to the learner; the encoding is learned on all of them."""
+        return self._once(("training", fold, share), lambda: self._training(fold, share))
 
     def held_out(self, fold: int) -> Real:
         """Encoded held-out rows of the fold; for the final fold, the test rows."""
         return self._once(("held out", fold), lambda: self._held_out(fold))
 
-    def synthetic(self, generator: str, fold: int, draw: int, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def synthetic(
+        self, generator: str, fold: int, draw: int, counts: np.ndarray, share: float = 1.0
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(X, y, region) of the first counts[k] rows of each region k."""
-        X, y, region = self._once(("pool", generator, fold, draw), lambda: self._pool(generator, fold, draw))
+        key = generator, fold, draw, share
+        X, y, region = self._once(("pool", *key), lambda: self._pool(*key))
         taken = prefix(region, counts)
         return X[taken], y[taken], region[taken]
+
+    def encode(self, table: pa.Table, fold: int) -> np.ndarray:
+        """Any canonical rows, as the fold's learner sees them."""
+        return np.asarray(self._encoder(fold).encode(table))
 
     def _once(self, key: Any, make: Any) -> Any:
         if key not in self.memory:
@@ -96,19 +108,20 @@ class Bench:
     def _encoder(self, fold: int) -> Encoder:
         return self._once(("encoder", fold), lambda: self.learner.encoder(self._table(fold), self.rows.schema(fold)))
 
-    def _table(self, fold: int) -> pa.Table:
-        part = self.partitions[fold]
-        return self.rows.training(fold, part.regions, part.rule).table(self.cap)
+    def _table(self, fold: int, share: float = 1.0) -> pa.Table:
+        part = self.partitions[fold].of_learner(share)
+        return self.rows.training(fold, part.regions, part.rule, side=part.side).table(self.cap)
 
-    def _training(self, fold: int) -> Real:
-        table = self._table(fold)
+    def _training(self, fold: int, share: float) -> Real:
+        table = self._table(fold, share)
         known = table[GROUP].to_numpy() >= 0
         table = table.filter(pa.array(known))
         region = table[REGION].to_numpy()
-        counts = self.partitions[fold].regions.counts
+        counts = self.regions(fold, share).counts
         kept = np.bincount(region, minlength=len(counts))
         weight = (counts / np.maximum(kept, 1))[region]
-        X = self._stored(f"training-{fold}", lambda: self._encoder(fold).encode(table))
+        name = f"training-{fold}" + (f"-{share:g}" if share < 1 else "")
+        X = self._stored(name, lambda: self._encoder(fold).encode(table))
         return self._real(fold, table, X, weight, np.zeros((0, 0), dtype=np.int32))
 
     def _held_out(self, fold: int) -> Real:
@@ -145,8 +158,8 @@ class Bench:
         y = self.rows.schema(fold).truth(table)
         return Real(X, y, table[GROUP].to_numpy().astype(np.int64), weight, cells, table[ROW].to_numpy(), unit)
 
-    def _pool(self, generator: str, fold: int, draw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        pool, schema = self.pools[generator, fold, draw], self.rows.schema(fold)
+    def _pool(self, generator: str, fold: int, draw: int, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        pool, schema = self.pools[generator, fold, draw, share], self.rows.schema(fold)
         columns = [schema.target, *(column.name for column in schema.features), REGION]
         slim = [pool.place.read_table(shard.name, columns) for shard in pool.shards]
         y = np.concatenate([schema.truth(table) for table in slim])

@@ -1,25 +1,64 @@
 """Partition: the regions of a fold and the stratum rule that made them; knows rows only through the fold's training rows."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from codsa_ray.contracts import Strata, StrataRule
+from codsa_ray.cut import Cut, Side, cuts
 from codsa_ray.regions import Regions
 from codsa_ray.rows import GROUP, Rows
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Regions of one fold with the rule that assigns rows to them."""
+    """Regions of one fold with the rule that assigns rows to them.
+
+    Args:
+        regions: with their training rows; of one side, with that side's.
+        rule: cuts groups into strata.
+        cuts: where training rows are shared between generator and learner.
+        side: which of the two this is; None where all training rows are meant.
+    """
 
     regions: Regions
     rule: StrataRule
+    cuts: tuple[Cut, ...] = ()
+    side: Side | None = None
+
+    def of_generator(self, share: float) -> "Partition":
+        """The training rows that a generator of this share learns from; all of them at 1."""
+        return self if share == 1 else self._of(Side(self._cut(share), True), np.array(self._cut(share).given))
+
+    def of_learner(self, share: float) -> "Partition":
+        """The training rows that are left to the learner; at 1, where they are used twice, all of them."""
+        return self if share == 1 else self._of(Side(self._cut(share), False), self.regions.counts - self._cut(share).given)
+
+    def _cut(self, share: float) -> Cut:
+        return next(cut for cut in self.cuts if cut.share == share)
+
+    def _of(self, side: Side, counts: np.ndarray) -> "Partition":
+        items = tuple(replace(region, rows=int(count)) for region, count in zip(self.regions.items, counts, strict=True))
+        return Partition(replace(self.regions, items=items), self.rule, (), side)
 
 
-def partition(rows: Rows, strata: Strata, fold: int) -> Partition:
-    """Fits the stratum rule on the fold's training rows and counts the regions; only the rule crosses folds, never its vector."""
+def partition(rows: Rows, strata: Strata, fold: int, shares: Sequence[float] = ()) -> Partition:
+    """Fits the stratum rule on the fold's training rows and counts the regions; only the rule crosses folds, never its vector.
+
+    Args:
+        shares: at which the training rows are cut between generator and learner; 1 cuts nothing.
+    """
+    whole = _partition(rows, strata, fold)
+    shares = [share for share in shares if share < 1]
+    if not shares:
+        return whole
+    data = rows.training(fold, whole.regions, whole.rule)
+    return replace(whole, cuts=cuts(data.blocks(), whole.regions.counts, shares, rows.seed))
+
+
+def _partition(rows: Rows, strata: Strata, fold: int) -> Partition:
     schema = rows.schema(fold)
     kinds = {column.name: column.kind for column in schema.columns}
     by_group = rows.group_counts(fold)[:, None]

@@ -45,6 +45,36 @@ class Regression:
 
 
 @dataclass(frozen=True)
+class Absolute:
+    """Absolute error of (n,) predictions: the best constant is the median."""
+
+    name: str = "regression"
+
+    def losses(self, scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """(n,) units of the target."""
+        _check(scores, (len(truth),))
+        return np.abs(np.asarray(scores, dtype=np.float64) - truth)
+
+
+@dataclass(frozen=True)
+class Pinball:
+    """Pinball loss of (n,) predictions (Koenker & Bassett 1978): the best constant is the quantile at `level`.
+
+    Args:
+        level: in (0, 1); each unit below the truth costs `level`, each above it 1 - `level`. At .5 it is half the absolute error.
+    """
+
+    level: float
+    name: str = "regression"
+
+    def losses(self, scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """(n,) units of the target."""
+        _check(scores, (len(truth),))
+        short = truth - np.asarray(scores, dtype=np.float64)
+        return np.maximum(self.level * short, (self.level - 1) * short)
+
+
+@dataclass(frozen=True)
 class Anomaly:
     """Log loss of sigmoid(score) against truth 0 (usual) or 1 (anomaly); scores (n,) are log-odds."""
 
@@ -57,16 +87,38 @@ class Anomaly:
         return np.clip(np.logaddexp(0.0, against), 0.0, WORST_LOG_LOSS)
 
 
-def task_of(name: str, classes: int = 0) -> Task:
-    """The task by name; classes is C for classification.
+def task_of(name: str, classes: int = 0, loss: str = "") -> Task:
+    """The task by name.
+
+    Args:
+        classes: C for classification.
+        loss: of a regression: squared (the default), absolute or pinball:Q; "" is the task's own.
 
     Raises:
-        SettingError: an unknown name.
+        SettingError: an unknown name or loss, or a loss that the task does not have.
     """
     tasks: dict[str, Task] = {"classification": Classification(classes), "regression": Regression(), "anomaly": Anomaly()}
     if name not in tasks:
         raise SettingError(f"a task among {sorted(tasks)}", repr(name), "name one of them")
-    return tasks[name]
+    if not loss:
+        return tasks[name]
+    if name != "regression":
+        raise SettingError("--loss with --task regression alone", f"{loss!r} with {name}", "leave it out")
+    return _regression(loss)
+
+
+def _regression(loss: str) -> Task:
+    kind, _, level = loss.partition(":")
+    if kind == "pinball":
+        try:
+            found = Pinball(float(level))
+        except ValueError:
+            found = Pinball(0.0)
+        if 0 < found.level < 1:
+            return found
+    elif loss in ("squared", "absolute"):
+        return Regression() if loss == "squared" else Absolute()
+    raise SettingError("--loss squared, absolute or pinball:Q with Q between 0 and 1", repr(loss), "write for instance pinball:0.9")
 
 
 def _check(scores: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -204,6 +256,24 @@ def _stratum_variances(influence: np.ndarray, stratum: np.ndarray, size: int) ->
     centred = influence - (by_stratum @ influence / np.maximum(count, 1)[:, None])[stratum]
     scale = np.where(count > 1, count / np.maximum(count - 1, 1), 0.0)
     return scale[:, None] * (by_stratum @ np.square(centred)), count
+
+
+def covariance(columns: np.ndarray, groups: np.ndarray, mix: np.ndarray, units: np.ndarray | None = None) -> np.ndarray:
+    """(P, P) covariance of the balanced means of columns (n, P): stratified by group, clustered by unit, as `estimate` has it.
+
+    A stratum of one unit shows no variance and adds none.
+    """
+    kept = groups >= 0
+    inside, weight = groups[kept], row_weights(groups, mix)[kept]
+    values = columns[kept]
+    count = np.bincount(inside, minlength=len(mix))
+    spread = values - (indicator(inside, len(mix)) @ values / np.maximum(count, 1)[:, None])[inside]
+    unit, stratum = strata_of(inside, None if units is None else units[kept])
+    influence = indicator(unit, len(stratum)) @ (weight[:, None] * spread)
+    size = np.bincount(stratum, minlength=len(mix))
+    centred = influence - (indicator(stratum, len(mix)) @ influence / np.maximum(size, 1)[:, None])[stratum]
+    scale = np.where(size > 1, size / np.maximum(size - 1, 1), 0.0)[stratum]
+    return np.asarray((scale[:, None] * centred).T @ centred)
 
 
 def paired(

@@ -1,6 +1,6 @@
 """The run's own rows, by fold, as the read stage wrote them; knows neither generators nor learners."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ class Rows:
         schemas: one per fold, then the final one.
         counts: (folds + 2, G) rows per group: of each fold's held-out part, of rows never held out (one hold-out only), of the test part.
         seed: the job's.
+        split: folder of the folds and groups, beside the rows: a repeat cuts the same rows anew (stages/recut.py).
     """
 
     folder: Folder
@@ -43,6 +44,7 @@ class Rows:
     schemas: tuple[Schema, ...]
     counts: tuple[tuple[int, ...], ...]
     seed: int
+    split: str = "split"
 
     @property
     def folds(self) -> int:
@@ -58,10 +60,18 @@ class Rows:
         counts = np.array(self.counts, dtype=np.int64)
         return np.asarray(counts[:-1].sum(axis=0) - (counts[fold] if fold >= 0 else 0))
 
+    def fold_of(self) -> tuple[np.ndarray, np.ndarray]:
+        """(positions ascending, the fold that holds each out) of all training rows; a row that is never held out has `folds` or more."""
+        place = np.concatenate([(self.folder / "rows").read_table(part, [ROW])[ROW].to_numpy() for part in self.parts])
+        fold = np.concatenate([(self.folder / self.split).read_table(part, [FOLD])[FOLD].to_numpy() for part in self.parts])
+        order = np.argsort(place, kind="stable")
+        order = order[fold[order] >= 0]
+        return place[order], fold[order].astype(np.int64)
+
     def original(self, training: bool = True) -> Iterator[tuple[pa.Table, pa.Table]]:
         """(rows as they came with `_row`, their `_fold` and `_group`), part by part; test rows only when not `training`."""
         for part in self.parts:
-            rows, split = (self.folder / "rows").read_table(part), (self.folder / "split").read_table(part)
+            rows, split = (self.folder / "rows").read_table(part), (self.folder / self.split).read_table(part)
             fold = split[FOLD].to_numpy()
             keep = pa.array(fold >= 0 if training else fold == FINAL)
             rows, split = rows.filter(keep), split.filter(keep)
@@ -86,12 +96,20 @@ class Rows:
         """The fold's held-out rows (the test rows for FINAL): the one place where they are read."""
         return pa.concat_tables(self.blocks(fold, held_out=True)).combine_chunks()
 
-    def training(self, fold: int, regions: Regions, rule: StrataRule, source: "FitData | None" = None) -> FitData:
-        """The fold's training rows with `_region`."""
+    def training(
+        self,
+        fold: int,
+        regions: Regions,
+        rule: StrataRule,
+        source: "FitData | None" = None,
+        side: Callable[[pa.Table], np.ndarray] | None = None,
+    ) -> FitData:
+        """The fold's training rows with `_region`; only those of `side` (cut.py) where there is one, which `regions` then count."""
 
         def blocks() -> Iterator[pa.Table]:
             for block in self.blocks(fold, held_out=False):
-                yield block.append_column(REGION, pa.array(region_of(block, regions, rule)))
+                block = block.append_column(REGION, pa.array(region_of(block, regions, rule)))
+                yield block if side is None else block.filter(pa.array(side(block)))
 
         return FitData(self.schema(fold), regions, seed_of(self.seed, "fit", fold), blocks, source)
 
@@ -103,6 +121,7 @@ class Rows:
             "schemas": [schema.to_json() for schema in self.schemas],
             "counts": [list(row) for row in self.counts],
             "seed": self.seed,
+            "split": self.split,
         }
 
     @staticmethod
@@ -115,6 +134,7 @@ class Rows:
             tuple(Schema.from_json(schema) for schema in value["schemas"]),
             tuple(map(tuple, value["counts"])),
             value["seed"],
+            value["split"],
         )
 
 

@@ -20,10 +20,12 @@ ONE = {
     "synthetic": "fit on the real rows and the rows of `_draw` 0 with `_weight` as sample weights",
 }
 MANY = {
-    "undersampled": "fit {fits} models, each on at most {most} random rows of every `_region`; average their log-probabilities",
-    "synthetic": "fit {fits} models, one per `_draw`, on the real rows and that draw's with `_weight`; average their log-probabilities",
+    "undersampled": "fit {fits} models, each on at most {most} random rows of every `_region`; average their {scores}",
+    "synthetic": "fit {fits} models, one per `_draw`, on the real rows and that draw's with `_weight`; average their {scores}",
 }
-BAG = "{fits} times, each on a bootstrap sample within every `_region`: {one}; average their log-probabilities"
+SCORES = {"classification": "log-probabilities", "regression": "predictions", "anomaly": "log-odds"}
+SHARED = "; leave out the real rows of `_weight` 0: the generator has learned from them"
+BAG = "{fits} times, each on a bootstrap sample within every `_region`: {one}; average their {scores}"
 
 
 def real_weights(candidate: Candidate, counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -41,7 +43,11 @@ def real_weights(candidate: Candidate, counts: np.ndarray, labels: np.ndarray) -
 
 
 def fit_weights(candidate: Candidate, regions: Regions, labels: np.ndarray, plan: Plan) -> np.ndarray:
-    """(G,) all weight of one of the candidate's fits in each group, as the offset wants it: trial.py in closed form."""
+    """(G,) all weight of one of the candidate's fits in each group, as the offset wants it: trial.py in closed form.
+
+    Args:
+        regions: with the real rows of the fit.
+    """
     counts = regions.group_counts
     weight = counts * real_weights(candidate, counts, labels)
     if candidate.kind == "loss":
@@ -57,13 +63,12 @@ def _most(candidate: Candidate, counts: np.ndarray) -> int:
     return max(1, round(candidate.ratio * int(counts[counts > 0].min())))
 
 
-def recipe(candidate: Candidate, counts: np.ndarray) -> str:
+def recipe(candidate: Candidate, counts: np.ndarray, task: str = "classification") -> str:
     """How to train what the verdict chose on `augmented/`, in one sentence."""
-    words = {"fits": candidate.fits, "most": _most(candidate, counts)}
+    words = {"fits": candidate.fits, "most": _most(candidate, counts), "scores": SCORES[task]}
     one = ONE[candidate.kind].format(**words)
-    if candidate.fits == 1:
-        return one
-    return MANY.get(candidate.kind, BAG).format(one=one, **words)
+    sentence = one if candidate.fits == 1 else MANY.get(candidate.kind, BAG).format(one=one, **words)
+    return sentence + (SHARED if candidate.share < 1 else "")
 
 
 def correction_of(bench: Bench, candidate: Candidate, form: str, title: str, calibration: Calibration | None) -> dict[str, Any]:
@@ -75,9 +80,9 @@ def correction_of(bench: Bench, candidate: Candidate, form: str, title: str, cal
         calibration: the one that ships.
     """
     schema, groups = bench.rows.schema(FINAL), bench.rows.groups
-    regions = bench.partitions[FINAL].regions
+    regions = bench.regions(FINAL, candidate.share)
     scaling = calibration if form == "calibrated" else None
-    words = {"candidate": title, "train": recipe(candidate, regions.group_counts)}
+    words = {"candidate": title, "train": recipe(candidate, regions.group_counts, schema.task)}
     if not bench.classes:
         return {**Correction(schema.task, calibration=scaling).to_json(), **words}
     coarse, onto = bench.coarse(FINAL)

@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import log_loss, mean_absolute_error, mean_pinball_loss
 
 from codsa_ray.errors import CandidateError, InternalError, SettingError
 from codsa_ray.risk import (
     WORST_LOG_LOSS,
+    Absolute,
     Anomaly,
     Classification,
+    Pinball,
     Regression,
     absent,
     balanced,
@@ -51,6 +55,42 @@ def test_anomaly_is_classification_of_two_labels() -> None:
 
 def test_regression_is_squared_error() -> None:
     assert Regression().losses(np.array([1.0, 4.0]), np.array([3.0, 4.0])).tolist() == [4.0, 0.0]
+
+
+def test_absolute_and_pinball_are_sklearns() -> None:
+    rng = np.random.default_rng(6)
+    scores, truth = rng.normal(size=50), rng.normal(size=50)
+    assert Absolute().losses(scores, truth).mean() == pytest.approx(mean_absolute_error(truth, scores))
+    assert Pinball(0.8).losses(scores, truth).mean() == pytest.approx(mean_pinball_loss(truth, scores, alpha=0.8))
+    assert Pinball(0.5).losses(scores, truth) == pytest.approx(Absolute().losses(scores, truth) / 2)
+    assert Pinball(0.9).losses(np.array([0.0, 0.0]), np.array([2.0, -2.0])).tolist() == pytest.approx([1.8, 0.2])
+
+
+@given(
+    st.lists(st.integers(-50, 50), min_size=1, max_size=30).map(np.array),
+    st.sampled_from(["squared", "absolute", "pinball:0.5", "pinball:0.1", "pinball:0.75"]),
+)
+def test_the_best_constant_is_the_mean_the_median_or_the_quantile(truth: np.ndarray, loss: str) -> None:
+    level = float(loss.partition(":")[2] or 0.5)
+    best = truth.mean() if loss == "squared" else np.quantile(truth, level, method="inverted_cdf")
+    task = task_of("regression", loss=loss)
+
+    def cost(constant: float) -> float:
+        return float(task.losses(np.full(len(truth), constant), truth).mean())
+
+    assert all(cost(best) <= cost(other) + 1e-9 for other in np.arange(-51, 51, 0.5))
+
+
+@pytest.mark.parametrize("loss", ["huber", "pinball", "pinball:0", "pinball:1", "pinball:x", "pinball:nan"])
+def test_a_loss_that_does_not_exist_is_refused(loss: str) -> None:
+    with pytest.raises(SettingError, match="squared, absolute or pinball:Q"):
+        task_of("regression", loss=loss)
+
+
+def test_only_a_regression_has_a_choice_of_losses() -> None:
+    assert task_of("regression") == task_of("regression", loss="squared") == Regression()
+    with pytest.raises(SettingError, match="--task regression"):
+        task_of("classification", 2, "absolute")
 
 
 @pytest.mark.parametrize("scores", [np.full((4, 2), np.nan), np.full((4, 2), np.inf), np.zeros((4, 3)), np.zeros(4)])

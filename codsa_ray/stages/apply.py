@@ -46,7 +46,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes outputs."""
+    """Writes outputs. Real rows that are not on the partition's side weigh 0."""
 
     rows: Rows
     partition: Partition
@@ -68,6 +68,8 @@ class Writer:
         canonical, _ = self.rows.schema(FINAL).canonical(rows)
         region = region_of(canonical.append_column(GROUP, split[GROUP]), self.partition.regions, self.partition.rule)
         weight = np.array(self.weights)[split[GROUP].to_numpy()]
+        if self.partition.side is not None:
+            weight = weight * self.partition.side(split.append_column(ROW, rows[ROW]).append_column(REGION, pa.array(region)))
         return self._marked(rows.drop_columns([ROW]), False, region, weight, -1)
 
     def _drawn(self, output: Output) -> pa.Table:
@@ -137,7 +139,8 @@ def apply(
         return {**stored, "reused": True}
     manifest.clear()
     folder.delete()
-    work: Callable[[Output], int] = Writer(rows, partition, pools, plan, _weights(rows, candidate), folder)
+    left = partition.of_learner(candidate.share)
+    work: Callable[[Output], int] = Writer(rows, left, pools, plan, _weights(rows, candidate), folder)
     files = outputs(rows, pools, plan)
     written: dict[int, int] = {}
     for index, count in spread(files, lambda: work, workers, here=sum(rows.group_counts(FINAL)) + plan.size * plan.draws <= FEW_ROWS):

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -62,12 +63,13 @@ class LocalWorker:
 
 @dataclass(frozen=True)
 class FitJob:
-    """One generator on one fold."""
+    """One generator on one fold, or on a share of its training rows."""
 
     generator: Generator
     fold: int
     folder: Folder
     depends: Any
+    share: float = 1.0
 
     @property
     def manifest(self) -> Manifest:
@@ -92,9 +94,9 @@ class Fitted:
     jobs: tuple[FitJob, ...]
     failed: dict[str, str]
 
-    def of(self, generator: str, fold: int) -> FitJob:
-        """The fit of a generator (by identity) on a fold."""
-        return next(job for job in self.jobs if identity(job.generator) == generator and job.fold == fold)
+    def of(self, generator: str, fold: int, share: float = 1.0) -> FitJob:
+        """The fit of a generator (by identity) on a share of a fold's training rows."""
+        return next(job for job in self.jobs if (identity(job.generator), job.fold, job.share) == (generator, fold, share))
 
     @property
     def notices(self) -> list[str]:
@@ -109,9 +111,9 @@ class Fitted:
 
 
 def fit_jobs(job: Job, rows: Rows, partitions: dict[int, Partition], out: Folder, read_mark: str) -> list[FitJob]:
-    """Generators x (folds + final)."""
+    """Generators x shares x (folds + final)."""
     found, source = [], source_identity(job)
-    for generator in job.generator:
+    for generator, share in product(job.generator, job.share):
         assert not isinstance(generator, str), "call Job.made() first"
         for fold in [*range(rows.folds), FINAL]:
             depends = {
@@ -122,9 +124,10 @@ def fit_jobs(job: Job, rows: Rows, partitions: dict[int, Partition], out: Folder
                 "strata": plain(job.strata),
                 "regions": partitions[fold].regions.to_json(),
                 "source": source,
+                **({"share": share} if share < 1 else {}),
             }
             name = f"{identity(generator)}/{'final' if fold == FINAL else fold}-{fingerprint(depends)[:8]}"
-            found.append(FitJob(generator, fold, out / "fit" / name, depends))
+            found.append(FitJob(generator, fold, out / "fit" / name, depends, share))
     return found
 
 
@@ -150,14 +153,17 @@ def fit_all(
     done = len(jobs) - len(waiting)
     for fit, reason in _run(job, rows, partitions, waiting, source):
         done += 1
-        progress("fit", done, len(jobs), f"{name_of(fit.generator)} {'final' if fit.fold == FINAL else f'fold {fit.fold}'}")
+        part = f" share {fit.share:g}" if fit.share < 1 else ""
+        progress("fit", done, len(jobs), f"{name_of(fit.generator)} {'final' if fit.fold == FINAL else f'fold {fit.fold}'}{part}")
         reasons[fit.fit] = reason
     # In the order of the jobs, not of their ends: the same run names the same reason.
     failed: dict[str, str] = {}
     for fit in jobs:
         if reason := reasons.get(fit.fit):
             failed.setdefault(identity(fit.generator), reason)
-    final = {identity(fit.generator): fit for fit in jobs if fit.fold == FINAL and identity(fit.generator) not in failed}
+    # Of several shares the largest: what is drawn on request needs no rows left to a learner.
+    finals = [fit for fit in sorted(jobs, key=lambda fit: fit.share) if fit.fold == FINAL]
+    final = {identity(fit.generator): fit for fit in finals if identity(fit.generator) not in failed}
     (Folder(job.out).absolute / "fit").write_json(CURRENT, {name: fit.name for name, fit in final.items()})
     return Fitted(tuple(jobs), failed)
 
@@ -183,7 +189,7 @@ def _run(
         if _spread(job, fit):
             from codsa_ray.stages.train import train_fit
 
-            yield fit, train_fit(fit, rows, partitions[fit.fold], source, job)
+            yield fit, train_fit(fit, rows, partitions[fit.fold].of_generator(fit.share), source, job)
 
 
 def _spread(job: Job, fit: FitJob) -> bool:
@@ -211,6 +217,6 @@ def _fit_task(fit: FitJob, shared: tuple[Rows, dict[int, Partition], Source | No
     # One thread each: fits run side by side, and a sum's order must not depend on how many cores a machine has.
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     rows, partitions, source = shared
-    part = partitions[fit.fold]
-    data = rows.training(fit.fold, part.regions, part.rule, source.data(fit.fold, part) if source else None)
+    part = partitions[fit.fold].of_generator(fit.share)
+    data = rows.training(fit.fold, part.regions, part.rule, source.data(fit.fold, part) if source else None, part.side)
     return run_fit(fit, data, "cuda" if fit.generator.needs.gpus and torch.cuda.is_available() else "cpu")

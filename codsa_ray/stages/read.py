@@ -22,6 +22,7 @@ from codsa_ray.job import Job
 from codsa_ray.manifest import Manifest
 from codsa_ray.rows import FINAL, FOLD, GROUP, UNIT, Rows
 from codsa_ray.schema import Schema
+from codsa_ray.seeds import hash_rows
 from codsa_ray.split import EXACT_ROWS, Split, folds_for, split_exactly, split_units
 from codsa_ray.stages.cluster import spread
 from codsa_ray.summary import Summary
@@ -30,6 +31,7 @@ from codsa_ray.values import as_text
 VERSION = 1
 # Parts are at most 128k rows: so few are read sooner than actors start.
 FEW_PARTS = 2
+BINNED_ROWS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,40 @@ def _probe() -> Callable[[Fragment], Probe]:
     return probe
 
 
+def _has_value(target: pa.ChunkedArray, numeric: bool) -> pa.ChunkedArray:
+    """True where there is a label, or a finite number."""
+    if numeric and pa.types.is_floating(target.type):
+        return pc.fill_null(pc.is_finite(target), False)
+    return pc.is_valid(as_text(target))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Finite values of the target in one part, thinned to about `share` of its rows."""
+
+    types: pa.Schema
+    target: str
+    share: float
+    seed: int
+
+    def __call__(self, part: Part) -> np.ndarray:
+        """(n,) float64 values."""
+        found, first = [], part.first
+        for block in load(part.fragment, self.types):
+            positions = np.arange(first, first + len(block), dtype=np.int64)
+            first += len(block)
+            values = block[self.target].cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
+            found.append(values[np.isfinite(values) & (hash_rows(positions, self.seed, "bins") < self.share * 2.0**64)])
+        return np.concatenate(found) if found else np.zeros(0)
+
+
 @dataclass(frozen=True)
 class Normalise:
-    """Writes one part's rows with their positions, rows without a target set aside."""
+    """Writes one part's rows with their positions, rows without a target set aside.
+
+    Args:
+        numeric: a target that is not finite is none.
+    """
 
     folder: Folder
     types: pa.Schema
@@ -76,6 +109,7 @@ class Normalise:
     target: str
     unit: str | None
     exact: bool
+    numeric: bool = False
 
     def __call__(self, part: Part) -> Written:
         """Writes the part; returns what it holds."""
@@ -84,7 +118,7 @@ class Normalise:
             positions = pa.array(np.arange(first, first + len(block), dtype=np.int64))
             first += len(block)
             block = block.append_column(ROW, positions)
-            tables.append(block.filter(pc.is_valid(as_text(block[self.target]))))
+            tables.append(block.filter(_has_value(block[self.target], self.numeric)))
         read = first - part.first
         empty = self.types.append(pa.field(ROW, pa.int64())).empty_table()
         table = self.grouping.relabel(pa.concat_tables(tables) if tables else empty)
@@ -178,7 +212,9 @@ def _depends(job: Job, found: list[tuple[Fragment, bool]]) -> dict[str, Any]:
             "target_mix",
         )
     }
-    return {"version": VERSION, "data": [[fragment.identity, test] for fragment, test in found], **settings}
+    # Named where it is used, so that runs without it are those of before.
+    bins = {"bins": job.bins} if job.bins else {}
+    return {"version": VERSION, "data": [[fragment.identity, test] for fragment, test in found], **settings, **bins}
 
 
 def _types(job: Job, probes: list[Probe]) -> tuple[pa.Schema, list[str]]:
@@ -207,14 +243,10 @@ def _parts(found: list[tuple[Fragment, bool]], rows: list[int]) -> list[Part]:
 def _divide(
     job: Job, folder: Folder, parts: list[Part], types: pa.Schema, notices: list[str], manifest: Manifest, progress: Progress
 ) -> tuple[Rows, dict[str, Any]]:
-    grouping = Grouping(
-        target=None if job.task == "regression" else job.target,
-        columns=job.group,
-        predicates=job.region,
-        merges=tuple(Grouping.parse_merge(text) for text in job.merge),
-    )
+    grouping = _grouping(job, parts, types)
     total = sum(part.rows for part in parts if not part.test)
-    work = Normalise(folder, types, grouping, job.target, job.unit, exact=total <= EXACT_ROWS or job.unit is not None)
+    exact = total <= EXACT_ROWS or job.unit is not None
+    work = Normalise(folder, types, grouping, job.target, job.unit, exact, job.task == "regression")
     written: dict[int, Written] = {}
     for index, result in spread(parts, lambda: work, job.workers, here=len(parts) <= FEW_PARTS):
         written[index] = result
@@ -256,6 +288,22 @@ def _divide(
         notices=notices,
     )
     return rows, {**facts, "reused": False}
+
+
+def _grouping(job: Job, parts: list[Part], types: pa.Schema) -> Grouping:
+    """As declared; bins of the target hold equally many of DATA's rows (of a sample of BINNED_ROWS where there are more)."""
+    target = job.target if job.bins or job.task != "regression" else None
+    merges = tuple(Grouping.parse_merge(text) for text in job.merge)
+    grouping = Grouping(target, columns=job.group, predicates=job.region, merges=merges, bins=job.bins)
+    if not job.bins:
+        return grouping
+    own = [part for part in parts if not part.test]
+    kind = types.field(job.target).type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        raise SchemaError(f"a numeric target {job.target!r} for --bins", str(kind), "cast the column first")
+    work = Targets(types, job.target, BINNED_ROWS / max(sum(part.rows for part in own), 1), job.seed)
+    values = dict(spread(own, lambda: work, job.workers, here=len(own) <= FEW_PARTS))
+    return grouping.binned(np.concatenate([values[index] for index in range(len(own))]))
 
 
 def _in_order(results: Iterator[tuple[int, Any]], total: int) -> Iterator[tuple[int, Any]]:

@@ -76,7 +76,7 @@ def _loop(config: dict[str, Any]) -> None:
     worker = TrainWorker(Folder(config["folder"]), context.get_world_rank(), context.get_world_size(), device)
     fold = config["fold"]
     related = source.data(fold, part) if source else None
-    config["generator"].fit(rows.training(fold, part.regions, part.rule, related), worker)
+    config["generator"].fit(rows.training(fold, part.regions, part.rule, related, part.side), worker)
 
 
 def _reason(error: Exception) -> str:
