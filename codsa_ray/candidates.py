@@ -1,7 +1,11 @@
 """Candidates: what the search compares, those without synthesis first; knows no data and no model."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from codsa_ray.contracts import Allocator
 from codsa_ray.plan import Part, Plan, sainte_lague, size_of
@@ -12,6 +16,8 @@ UNDERSAMPLED = (1.0, 3.0, 10.0)
 STRENGTHS = (0.5, 1.0)
 SIZE_CEILING = 50_000
 LARGEST_GAMMA = 4.0
+EXTRA = 0.25  # rows of Nakada's second part, times the training rows
+LEANING = 3  # regions whose weights are searched one by one
 FORMS = ("raw", "offset", "calibrated")
 
 
@@ -20,14 +26,17 @@ class Candidate:
     """One way to train.
 
     Args:
-        kind: plain, weights, loss (logit-adjusted), cells (label x group), undersampled, or synthetic.
+        kind: plain, weights, loss (logit-adjusted), cells (label x group), undersampled, synthetic, or corrected_synthesis (bias.py).
         fits: learners whose log-probabilities are averaged (a bag, or one per draw).
         by, strength: weights n^-strength by `class` or `group`.
         ratio: undersampled: rows of each group at most ratio x the smallest group.
         generator: identity of the generator.
         gamma, eta: synthetic size = gamma * gap + eta * rows.
         tilt: share of the synthetic rows spread over all regions by the target mix instead of the allocator's weights.
+        lean: log factors on the weights of the regions that matter (see `leaning`), before they are normalised again.
         row_weight: weight of a synthetic row.
+        extra, extra_weight: a second part of the plan (Nakada et al. 2024): extra x n rows by the target mix, at this row weight.
+        share: of every region's rows, what the generator learns from; below 1 the fit sees only the others (CoDSA's r). 1: both see all.
         variant: which of the learner's settings.
     """
 
@@ -40,8 +49,16 @@ class Candidate:
     gamma: float = 0.0
     eta: float = 0.0
     tilt: float = 0.0
+    lean: tuple[float, ...] = ()
     row_weight: float = 1.0
+    extra: float = 0.0
+    extra_weight: float = 0.5
+    share: float = 1.0
     variant: int = 0
+
+    def __post_init__(self) -> None:
+        # JSON gives lists back.
+        object.__setattr__(self, "lean", tuple(self.lean))
 
     @property
     def id(self) -> str:
@@ -55,8 +72,13 @@ class Candidate:
         if self.kind == "synthetic":
             size = f"gamma {self.gamma:.3g}" + (f" + {self.eta:.3g} n" if self.eta else "")
             tilt = f", tilt {self.tilt:g}" if self.tilt else ""
+            lean = f", lean {'/'.join(f'{v:+.2g}' for v in self.lean)}" if any(self.lean) else ""
+            extra = f", {self.extra:g} n more at weight {self.extra_weight:g}" if self.extra else ""
+            share = f", generator share {self.share:g}" if self.share < 1 else ""
             draws = f", {self.fits} draws" if self.fits > 1 else ""
-            return f"{self.generator.rpartition('-')[0]} {size}{tilt}, row weight {self.row_weight:g}{draws}"
+            return f"{self.generator.rpartition('-')[0]} {size}{tilt}{lean}, row weight {self.row_weight:g}{extra}{share}{draws}"
+        if self.kind == "corrected_synthesis":
+            return f"bias-corrected interpolation gamma {self.gamma:.3g}"
         if self.kind == "weights":
             return f"{self.by} weights {'full' if self.strength == 1 else f'{self.strength:g}'}{bag}"
         if self.kind == "undersampled":
@@ -65,7 +87,7 @@ class Candidate:
 
     def level(self, form: str) -> str:
         """leave, correct, reweight, bag or augment: what the verdict would say."""
-        if self.kind == "synthetic":
+        if self.kind in ("synthetic", "corrected_synthesis"):
             return "augment"
         if self.fits > 1:
             return "bag"
@@ -75,17 +97,27 @@ class Candidate:
 
     def plan(self, regions: Regions, allocator: Allocator) -> Plan:
         """Whole rows per region for this candidate on these regions."""
-        size = size_of(self.gamma, self.eta, regions.gap, int(regions.counts.sum()))
-        if self.kind != "synthetic" or size == 0:
+        rows = int(regions.counts.sum())
+        size, more = size_of(self.gamma, self.eta, regions.gap, rows), round(self.extra * rows)
+        if self.kind != "synthetic" or size + more == 0:
             return Plan()
-        weights = allocator.weights(regions, size, self.row_weight)
-        weights = (1 - self.tilt) * weights + self.tilt * regions.shares
-        counts = sainte_lague(weights, size)
-        return Plan((Part(tuple(map(int, counts)), self.row_weight),), self.fits)
+        weights = (1 - self.tilt) * allocator.weights(regions, size, self.row_weight) + self.tilt * regions.shares
+        for region, factor in zip(leaning(regions), self.lean, strict=False):
+            weights[region] *= np.exp(factor)
+        parts = [Part(tuple(map(int, sainte_lague(weights, size))), self.row_weight)] if size else []
+        parts += [Part(tuple(map(int, sainte_lague(regions.shares, more))), self.extra_weight)] if more else []
+        return Plan(tuple(parts), self.fits)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
+
+
+def leaning(regions: Regions) -> list[int]:
+    """The regions that matter most: those that lack the most rows, at most LEANING; none where fewer than two lack any."""
+    lacking = np.flatnonzero(regions.deficits >= 1)
+    order = lacking[np.argsort(-regions.deficits[lacking], kind="stable")]
+    return [int(k) for k in order[:LEANING]] if len(order) > 1 else []
 
 
 def baselines(bag: int, offset: bool, cells: bool, groups_are_classes: bool, classes: int, variant: int) -> list[Candidate]:
@@ -124,15 +156,25 @@ def needs_eta(regions: Regions) -> bool:
     return regions.gap < 0.1 * regions.counts.sum()
 
 
-def openers(generators: list[str], draws: int, regions: Regions, variant: int) -> list[Candidate]:
-    """The first synthetic candidates, the same for every data set: several draws at a low weight, full balance, twice that."""
+def openers(
+    generators: list[str], draws: int, regions: Regions, variant: int, theory: Mapping[str, float] = MappingProxyType({})
+) -> list[Candidate]:
+    """The first synthetic candidates: several draws at a low weight, full balance, twice that, the theory's size, Nakada's two parts.
+
+    Args:
+        theory: the size at which theory.py's bias terms cancel, as a gamma, of the generators for which it is finite.
+    """
     gamma, eta = (0.0, 1.0) if needs_eta(regions) else (1.0, 0.0)
-    sizes = [(1.0, 1.0, 1), (1.0, 0.2, draws), (0.3, 1.0, draws), (2.0, 0.2, draws)]
-    found = []
-    for times, weight, fits in sizes:
-        for generator in generators:
-            scaled = min(times * gamma, largest_gamma(regions))
-            found.append(
-                Candidate("synthetic", fits, generator=generator, gamma=scaled, eta=times * eta, row_weight=weight, variant=variant)
-            )
+    largest = largest_gamma(regions)
+
+    def candidate(generator: str, times: float, weight: float, fits: int, extra: float = 0.0) -> Candidate:
+        scaled = min(times * gamma, largest)
+        return Candidate(
+            "synthetic", fits, generator=generator, gamma=scaled, eta=times * eta, row_weight=weight, extra=extra, variant=variant
+        )
+
+    shapes = [(1.0, 1.0, 1), (1.0, 0.2, draws), (0.3, 1.0, draws), (2.0, 0.2, draws)]
+    found = [candidate(generator, *shape) for shape in shapes for generator in generators]
+    found += [candidate(g, min(theory[g], largest), 1.0, draws) for g in generators if g in theory and gamma]
+    found += [candidate(generator, 1.0, 1.0, draws, EXTRA) for generator in generators]
     return list(dict.fromkeys(found))

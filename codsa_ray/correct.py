@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import log_softmax, logsumexp
 
 from codsa_ray.errors import InternalError
 from codsa_ray.risk import row_weights
@@ -199,16 +199,21 @@ def _descend(logits: np.ndarray, truth: np.ndarray, weight: np.ndarray, odds: bo
     """(slope, bias) (C,) each, by L-BFGS; log-odds share one slope and have opposite biases."""
     classes = logits.shape[1]
     of_mean, of_class = _pulls(truth, weight, classes)
-    hits = weight[:, None] * (truth[:, None] == np.arange(classes))
+    # Classes along the first axis: sums over few classes are then sums of long rows, which is three times as fast.
+    along = np.ascontiguousarray(logits.T)
+    hits = weight * (truth == np.arange(classes)[:, None])
 
     def loss(slope: np.ndarray, bias: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        z = logits * slope + bias
-        value = -np.sum(hits * log_softmax(z, axis=1))
-        error = weight[:, None] * softmax(z, axis=1) - hits
+        z = along * slope[:, None] + bias[:, None]
+        z -= z.max(axis=0)
+        share = np.exp(z)
+        total = share.sum(axis=0)
+        value = -np.sum(hits * (z - np.log(total)))
+        error = weight / total * share - hits
         away_slope, away_bias, shift = slope - slope.mean(), bias - bias.mean(), slope.mean() - 1
         value += (of_mean * shift**2 + np.sum(of_class * (away_slope**2 + away_bias**2))) / 2
-        grad_slope = np.sum(error * logits, axis=0) + of_mean * shift / classes + _centred(of_class * away_slope)
-        return value, grad_slope, error.sum(axis=0) + _centred(of_class * away_bias)
+        grad_slope = np.sum(error * along, axis=1) + of_mean * shift / classes + _centred(of_class * away_slope)
+        return value, grad_slope, error.sum(axis=1) + _centred(of_class * away_bias)
 
     # theta = (slopes, biases), or (slope, bias) with slopes (a, a) and biases (-b/2, b/2).
     expand = np.array([[1.0, 0], [1, 0], [0, -0.5], [0, 0.5]]) if odds else np.eye(2 * classes)

@@ -1,7 +1,8 @@
 """Outcomes: out-of-fold scores of every candidate as they are stored, row by row; knows no learner."""
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,15 +38,41 @@ class Truth:
     def __len__(self) -> int:
         return len(self.row)
 
+    @property
+    def parts(self) -> np.ndarray:
+        """(n,) folds; where there is one hold-out its rows are halved by position, so that one half can calibrate the other."""
+        return self.fold if len(np.unique(self.fold)) > 1 else (self.row % 2).astype(np.int8)
+
+    def of(self, folds: Iterable[int]) -> "Truth":
+        """The rows of some folds."""
+        kept = np.isin(self.fold, list(folds))
+        return Truth(self.row[kept], self.fold[kept], self.truth[kept], self.group[kept], None if self.unit is None else self.unit[kept])
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """Why a candidate was not tried on the remaining folds.
+
+    Args:
+        reference: id of the candidate it was held against.
+        reason: in words.
+        loss: what the strategy is told.
+    """
+
+    reference: str
+    reason: str
+    loss: float
+
 
 @dataclass(frozen=True)
 class Outcome:
     """One candidate's scores, or why there are none.
 
     Args:
-        raw, offset: (n, C) float32 log-probabilities, or (n,) for other tasks; empty when failed.
+        raw, offset: (n, C) float32 log-probabilities, or (n,) for other tasks; empty when failed, of the folds done when pruned.
         seconds: of its fits.
         failed: the reason, or None.
+        pruned: why it was given up after some folds, or None.
     """
 
     candidate: Candidate
@@ -53,6 +80,12 @@ class Outcome:
     offset: np.ndarray
     seconds: float
     failed: str | None = None
+    pruned: Pruned | None = None
+
+    @property
+    def left_out(self) -> str | None:
+        """Why it cannot be compared with the others, or None."""
+        return self.failed or (self.pruned.reason if self.pruned else None)
 
 
 def _column(scores: np.ndarray) -> pa.Array:
@@ -67,20 +100,27 @@ def _array(column: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(array.flatten().to_numpy()).reshape(len(array), array.type.list_size)
 
 
+def truth_of(by_fold: dict[int, Scores]) -> Truth:
+    """The scored rows of the folds, in fold order."""
+    folds = sorted(by_fold)
+    unit = [u for f in folds if (u := by_fold[f].unit) is not None]
+    return Truth(
+        np.concatenate([by_fold[f].row for f in folds]),
+        np.concatenate([np.full(len(by_fold[f].row), f, dtype=np.int8) for f in folds]),
+        np.concatenate([by_fold[f].truth for f in folds]),
+        np.concatenate([by_fold[f].group for f in folds]),
+        np.concatenate(unit) if unit else None,
+    )
+
+
 def write_truth(folder: Folder, by_fold: dict[int, Scores]) -> None:
     """Writes the scored rows; whoever comes first, all write the same bytes."""
     if folder.exists(TRUTH):
         return
-    folds = sorted(by_fold)
-    columns: dict[str, Any] = {
-        ROW: np.concatenate([by_fold[f].row for f in folds]),
-        FOLD: np.concatenate([np.full(len(by_fold[f].row), f, dtype=np.int8) for f in folds]),
-        "truth": np.concatenate([by_fold[f].truth for f in folds]),
-        GROUP: np.concatenate([by_fold[f].group for f in folds]),
-    }
-    units = [by_fold[f].unit for f in folds]
-    if units[0] is not None:
-        columns[UNIT] = np.concatenate([unit for unit in units if unit is not None])
+    truth = truth_of(by_fold)
+    columns: dict[str, Any] = {ROW: truth.row, FOLD: truth.fold, "truth": truth.truth, GROUP: truth.group}
+    if truth.unit is not None:
+        columns[UNIT] = truth.unit
     folder.write_table(TRUTH, pa.table(columns))
 
 
@@ -91,17 +131,24 @@ def read_truth(folder: Folder) -> Truth:
     return Truth(table[ROW].to_numpy(), table[FOLD].to_numpy(), table["truth"].to_numpy(), table[GROUP].to_numpy(), unit)
 
 
-def write_outcome(folder: Folder, candidate: Candidate, by_fold: dict[int, Scores], seconds: float, failed: str | None) -> None:
-    """Stores the scores of all folds, in fold order; a failed candidate is stored with its reason."""
+def outcome_of(
+    candidate: Candidate, by_fold: dict[int, Scores], seconds: float, failed: str | None = None, pruned: Pruned | None = None
+) -> Outcome:
+    """The outcome of the folds' scores, in fold order; a failed candidate has none."""
+    if failed:
+        empty = np.zeros((0, 0), dtype=np.float32)
+        return Outcome(candidate, empty, empty, seconds, failed)
     folds = sorted(by_fold)
-    facts = json.dumps({"candidate": candidate.to_json(), "seconds": round(seconds, 3), "failed": failed}).encode()
-    columns = {}
-    if not failed:
-        columns = {
-            "raw": _column(np.concatenate([by_fold[f].raw for f in folds])),
-            "offset": _column(np.concatenate([by_fold[f].offset for f in folds])),
-        }
-    folder.write_table(f"{candidate.id}.parquet", pa.table(columns).replace_schema_metadata({FACTS: facts}))
+    raw, offset = (np.concatenate([getattr(by_fold[f], form) for f in folds]).astype(np.float32) for form in ("raw", "offset"))
+    return Outcome(candidate, raw, offset, seconds, None, pruned)
+
+
+def write_outcome(folder: Folder, outcome: Outcome) -> None:
+    """Stores the outcome under its candidate's id; one that failed or was pruned with the reason."""
+    candidate, pruned = outcome.candidate, asdict(outcome.pruned) if outcome.pruned else None
+    facts = {"candidate": candidate.to_json(), "seconds": round(outcome.seconds, 3), "failed": outcome.failed, "pruned": pruned}
+    columns = {} if outcome.failed else {"raw": _column(outcome.raw), "offset": _column(outcome.offset)}
+    folder.write_table(f"{candidate.id}.parquet", pa.table(columns).replace_schema_metadata({FACTS: json.dumps(facts).encode()}))
 
 
 def read_outcome(folder: Folder, candidate: Candidate) -> Outcome | None:
@@ -112,9 +159,9 @@ def read_outcome(folder: Folder, candidate: Candidate) -> Outcome | None:
     table = folder.read_table(name)
     facts = json.loads(table.schema.metadata[FACTS])
     if facts["failed"]:
-        empty = np.zeros((0, 0), dtype=np.float32)
-        return Outcome(candidate, empty, empty, facts["seconds"], facts["failed"])
-    return Outcome(candidate, _array(table["raw"]), _array(table["offset"]), facts["seconds"])
+        return outcome_of(candidate, {}, facts["seconds"], facts["failed"])
+    pruned = Pruned(**facts["pruned"]) if facts["pruned"] else None
+    return Outcome(candidate, _array(table["raw"]), _array(table["offset"]), facts["seconds"], None, pruned)
 
 
 def forms(outcome: Outcome, truth: Truth, task: str, classes: int, mix: np.ndarray) -> dict[str, np.ndarray]:
@@ -122,14 +169,12 @@ def forms(outcome: Outcome, truth: Truth, task: str, classes: int, mix: np.ndarr
     raw, offset = outcome.raw.astype(np.float64), outcome.offset.astype(np.float64)
     if task == "regression":
         return {"raw": raw, "offset": offset, "calibrated": offset}
-    # One hold-out has no other fold to calibrate on: its rows are halved by position instead.
-    fold = truth.fold if len(np.unique(truth.fold)) > 1 else (truth.row % 2).astype(np.int8)
-    return {"raw": raw, "offset": offset, "calibrated": cross_fitted(offset, truth.truth, truth.group, mix, fold)}
+    return {"raw": raw, "offset": offset, "calibrated": cross_fitted(offset, truth.truth, truth.group, mix, truth.parts)}
 
 
-def losses(scores: dict[str, np.ndarray], truth: Truth, task: str, classes: int) -> dict[str, np.ndarray]:
-    """(n,) float64 losses per form."""
-    judge = task_of(task, classes)
+def losses(scores: dict[str, np.ndarray], truth: Truth, task: str, classes: int, loss: str = "") -> dict[str, np.ndarray]:
+    """(n,) float64 losses per form; `loss` as `risk.task_of` takes it."""
+    judge = task_of(task, classes, loss)
     return {form: judge.losses(values, truth.truth) for form, values in scores.items()}
 
 
@@ -141,13 +186,14 @@ class Table:
     task: str
     classes: int
     mix: np.ndarray
+    loss: str = ""
     truth: Truth | None = None
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     losses: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
 
     def add(self, candidate: Candidate) -> float:
-        """Reads a stored outcome; returns its balanced loss under the best corrector, infinite when it failed.
+        """Reads a stored outcome; returns its balanced loss under the best corrector, as told when it was pruned, infinite when it failed.
 
         Raises:
             InternalError: nothing is stored.
@@ -156,17 +202,21 @@ class Table:
         if outcome is None:
             raise InternalError(f"candidate {candidate.name} left no outcome; run again, finished ones are kept")
         self.outcomes[candidate.id] = outcome
-        if outcome.failed:
-            self.scores[candidate.id] = float("inf")
-            return float("inf")
+        if outcome.left_out:
+            self.scores[candidate.id] = outcome.pruned.loss if outcome.pruned else float("inf")
+            return self.scores[candidate.id]
         if self.truth is None:
             self.truth = read_truth(self.folder)
-        found = losses(forms(outcome, self.truth, self.task, self.classes, self.mix), self.truth, self.task, self.classes)
+        found = self.judged(outcome, self.truth)
         for form, values in found.items():
             self.losses[candidate.id, form] = values.astype(np.float32)
         score = min(balanced(found[form], self.truth.group, self.mix) for form in ("offset", "calibrated"))
         self.scores[candidate.id] = score
         return score
+
+    def judged(self, outcome: Outcome, truth: Truth) -> dict[str, np.ndarray]:
+        """(n,) float64 losses per form of an outcome's scores of these rows."""
+        return losses(forms(outcome, truth, self.task, self.classes, self.mix), truth, self.task, self.classes, self.loss)
 
     def tuned(self, variants: int) -> int:
         """The learner's variant that did best without synthesis."""

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from codsa_ray.bench import Bench, Real
+from codsa_ray.bias import bias_corrected, smote
 from codsa_ray.candidates import Candidate
 from codsa_ray.correct import average, merge_cells, offset_scores
 from codsa_ray.errors import CandidateError
+from codsa_ray.plan import sainte_lague, size_of
 from codsa_ray.seeds import rng_of, seed_of
 
 
@@ -19,7 +21,7 @@ class Mix:
     Args:
         X: (n, ...) encoded rows.
         y: (n,) class ids (group ids for joint cells), or values.
-        weight: (n,) > 0.
+        weight: (n,) > 0, or of any sign (corrected_synthesis).
         group: (n,) groups.
     """
 
@@ -51,13 +53,14 @@ def run_trial(bench: Bench, candidate: Candidate, fold: int) -> Scores:
     """Trains and scores the candidate.
 
     Raises:
-        CandidateError: scores that are not finite, or that do not sum to 1.
+        CandidateError: scores of another shape, that are not finite, or that do not sum to 1; negative weights for a learner that does not
+            take them.
     """
     held = bench.held_out(fold)
     raw, corrected = [], []
     for index, mix in enumerate(mixes(bench, candidate, fold)):
         scores = _fit(bench, candidate, fold, index, mix, held)
-        _check(candidate, scores, bench.classes)
+        _check(candidate, scores, len(held.y), _outputs(bench, candidate))
         plain, offset = _correct(bench, candidate, fold, mix, scores, held)
         raw.append(plain)
         corrected.append(offset)
@@ -67,12 +70,14 @@ def run_trial(bench: Bench, candidate: Candidate, fold: int) -> Scores:
 
 def mixes(bench: Bench, candidate: Candidate, fold: int) -> Iterator[Mix]:
     """The training rows of each of the candidate's fits."""
-    real = bench.training(fold)
+    real = bench.training(fold, candidate.share)
     base = Mix(real.X, real.group if candidate.kind == "cells" else real.y, real.weight, real.group)
     for index in range(candidate.fits):
         rng = rng_of(bench.rows.seed, "mix", fold, index)
         if candidate.kind == "synthetic":
             yield _with_synthetic(bench, candidate, fold, index, base)
+        elif candidate.kind == "corrected_synthesis":
+            yield _with_corrected(bench, candidate, fold, base, rng)
         elif candidate.kind == "undersampled":
             yield _undersampled(base, candidate.ratio, rng)
         else:
@@ -81,17 +86,36 @@ def mixes(bench: Bench, candidate: Candidate, fold: int) -> Iterator[Mix]:
 
 
 def _with_synthetic(bench: Bench, candidate: Candidate, fold: int, draw: int, real: Mix) -> Mix:
-    regions = bench.partitions[fold].regions
+    regions = bench.regions(fold, candidate.share)
     plan = candidate.plan(regions, bench.allocator)
     if plan.size == 0:
         return real
-    X, y, region = bench.synthetic(candidate.generator, fold, draw, plan.counts)
+    X, y, region = bench.synthetic(candidate.generator, fold, draw, plan.counts, candidate.share)
     weight = np.concatenate(plan.row_weights())
     return Mix(
         np.concatenate([real.X, X]),
         np.concatenate([real.y, y]),
         np.concatenate([real.weight, weight]),
         np.concatenate([real.group, regions.groups[region].astype(np.int64)]),
+    )
+
+
+def _with_corrected(bench: Bench, candidate: Candidate, fold: int, real: Mix, rng: np.random.Generator) -> Mix:
+    """Interpolated rows per group and the signed rows that take their bias off (bias.py); every fit draws its own."""
+    regions = bench.partitions[fold].regions
+    size = size_of(candidate.gamma, candidate.eta, regions.gap, int(regions.counts.sum()))
+    if size == 0:
+        return real
+    weights = bench.allocator.weights(regions, size, candidate.row_weight)
+    counts = sainte_lague(np.bincount(regions.groups, weights, len(regions.mix)), size)
+    if real.X.ndim != 2 or not bench.classes:
+        raise CandidateError(f"{candidate.name}: wanted classes and rows of numbers; got rows of shape {real.X.shape[1:]}; leave it out")
+    added = bias_corrected(real.X, real.y, real.group, counts, smote, rng)
+    return Mix(
+        np.concatenate([real.X, added.X.astype(real.X.dtype)]),
+        np.concatenate([real.y, added.y]),
+        np.concatenate([real.weight, candidate.row_weight * added.weight]),
+        np.concatenate([real.group, added.group]),
     )
 
 
@@ -126,23 +150,37 @@ def _weighted(mix: Mix, candidate: Candidate) -> Mix:
     return Mix(mix.X, mix.y, weight * (mix.weight.sum() / weight.sum()), mix.group)
 
 
+def _outputs(bench: Bench, candidate: Candidate) -> int:
+    """Columns of the learner's scores: cells, classes, or 0 for tasks without."""
+    return len(bench.rows.groups.items) if candidate.kind == "cells" else bench.classes
+
+
 def _fit(bench: Bench, candidate: Candidate, fold: int, index: int, mix: Mix, held: Real) -> np.ndarray:
     learner = bench.learner.variants()[candidate.variant]
-    outputs = len(bench.rows.groups.items) if candidate.kind == "cells" else bench.classes
+    if (mix.weight <= 0).any() and not learner.needs.negative:
+        raise CandidateError(f"{candidate.name}: wanted a learner that takes negative weights; got one that does not; take logistic or mlp")
+    outputs = _outputs(bench, candidate)
     offset = None
     if candidate.kind == "loss":
         totals = np.bincount(mix.y, weights=mix.weight, minlength=outputs)
         offset = np.tile(np.log(np.maximum(totals, 1e-12) / totals.sum()), (len(mix.y), 1))
     # The seed leaves the candidate out: two candidates differ by their rows, not by their luck.
     seed = seed_of(bench.rows.seed, "learner", fold, index)
-    predictor = learner.fit(mix.X, mix.y, mix.weight, classes=outputs, seed=seed, offset=offset)
-    return np.asarray(predictor.scores(held.X), dtype=np.float64)
+    try:
+        predictor = learner.fit(mix.X, mix.y, mix.weight, classes=outputs, seed=seed, offset=offset)
+        return np.asarray(predictor.scores(held.X), dtype=np.float64)
+    except CandidateError as error:
+        raise CandidateError(f"{candidate.name}: {error}") from error
 
 
-def _check(candidate: Candidate, scores: np.ndarray, classes: int) -> None:
+def _check(candidate: Candidate, scores: np.ndarray, rows: int, outputs: int) -> None:
+    """Scores that say nothing (the same for every row) pass: on rows without signal they are the right answer, and cost what they cost."""
+    wanted = (rows, outputs) if outputs else (rows,)
+    if scores.shape != wanted:
+        raise CandidateError(f"{candidate.name}: wanted scores of shape {wanted}; got {scores.shape}; the learner breaks its contract")
     if not np.all(np.isfinite(scores)):
         raise CandidateError(f"{candidate.name}: {np.sum(~np.isfinite(scores))} scores are not finite")
-    if classes and np.max(np.abs(np.exp(scores).sum(axis=1) - 1), initial=0) > 1e-3:
+    if outputs and np.max(np.abs(np.exp(scores).sum(axis=1) - 1), initial=0) > 1e-3:
         raise CandidateError(f"{candidate.name}: probabilities do not sum to 1")
 
 

@@ -1,19 +1,27 @@
 """Candidates are asked for in the same batches whatever order trials end in, and a killed search goes on to the same candidates."""
 
 import heapq
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from codsa_ray.candidates import Candidate
+from codsa_ray.candidates import Candidate, openers
 from codsa_ray.folder import Folder
+from codsa_ray.outcomes import Outcome, Pruned, read_outcome, write_outcome
+from codsa_ray.pruning import Reference, prunable
 from codsa_ray.regions import Region, Regions
 from codsa_ray.seeds import rng_of
 from codsa_ray.stages.search import Feed
 from codsa_ray.stages.strategy import BATCH, Space, strategy
 
+import runs
+
 RARE = Regions((Region("rare", 0, 0, 20), Region("common", 1, 0, 400)), (0.5, 0.5))
+OPENERS = len(openers(["g-1", "h-2"], 5, RARE, 0))
+NONE = np.zeros((0, 2), dtype=np.float32)
 EVEN = Regions((Region("one", 0, 0, 200), Region("other", 1, 0, 200)), (0.5, 0.5))
 
 
@@ -31,26 +39,37 @@ def loss(candidate: Candidate) -> float:
     return float("inf") if rng.random() < 0.15 and candidate.kind != "plain" else 1 + 0.1 * candidate.row_weight + 0.01 * rng.random()
 
 
+def scored(candidate: Candidate, reference: Reference | None) -> Outcome:
+    """What a trial stores: a made-up rule prunes what loses much to the reference."""
+    value, left = loss(candidate), None
+    if value == float("inf"):
+        return Outcome(candidate, NONE, NONE, 0.0, "made up")
+    if reference and prunable(candidate) and value > 1.01 * reference.loss:
+        left = Pruned(reference.candidate.id, "made up", value)
+    return Outcome(candidate, NONE, NONE, 0.0, None, left)
+
+
 def simulate(folder: Path, workers: int, order: np.random.Generator, die_after: int | None = None, **changes: object) -> list[Candidate]:
     """Runs a search with `workers` made-up workers whose trials end in random order; returns the candidates told, in order."""
     told: list[Candidate] = []
+    place = Folder(str(folder))
 
     def tell(candidate: Candidate) -> float:
-        assert (folder / f"{candidate.id}.parquet").exists(), "told before it was tried"
+        assert read_outcome(place, candidate), "told before it was tried"
         told.append(candidate)
         return loss(candidate)
 
-    feed = Feed(strategy(space(**changes)), tell, Folder(str(folder)), lambda *_: None, 0)
-    running: list[tuple[float, str]] = []
+    feed = Feed(strategy(space(**changes)), tell, place, lambda *_: None, 0)
+    running: list[tuple[float, str, Outcome]] = []
     ended = 0
     while not feed.ended or running:
         while len(running) < workers and (candidate := feed.following()) is not None:
             assert not (folder / f"{candidate.id}.parquet").exists(), "tried again"
-            heapq.heappush(running, (order.random(), candidate.id))
+            heapq.heappush(running, (order.random(), candidate.id, scored(candidate, feed.reference)))
         if not running:
             break
-        _, identity = heapq.heappop(running)
-        (folder / f"{identity}.parquet").write_bytes(b"")
+        _, identity, outcome = heapq.heappop(running)
+        write_outcome(place, outcome)
         ended += 1
         if ended == die_after:
             return told
@@ -60,21 +79,52 @@ def simulate(folder: Path, workers: int, order: np.random.Generator, die_after: 
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> list[Candidate]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("straight")
+
+
+@pytest.fixture(scope="module")
+def straight(place: Path) -> list[Candidate]:
     """One trial after the other."""
-    return simulate(tmp_path_factory.mktemp("straight"), 1, np.random.default_rng(0))
+    return simulate(place, 1, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(("workers", "seed"), [(2, 1), (3, 2), (8, 3), (50, 4)])
-def test_the_order_in_which_trials_end_changes_nothing(straight: list[Candidate], tmp_path: Path, workers: int, seed: int) -> None:
+def test_the_order_in_which_trials_end_changes_nothing(
+    straight: list[Candidate], place: Path, tmp_path: Path, workers: int, seed: int
+) -> None:
     assert simulate(tmp_path, workers, np.random.default_rng(seed)) == straight
+    assert runs.contents(tmp_path) == runs.contents(place)
 
 
 @pytest.mark.parametrize("die_after", [1, 3, 5, 14, 20, 31])
-def test_a_killed_search_goes_on_to_the_same_candidates(straight: list[Candidate], tmp_path: Path, die_after: int) -> None:
+def test_a_killed_search_goes_on_to_the_same_candidates(straight: list[Candidate], place: Path, tmp_path: Path, die_after: int) -> None:
     simulate(tmp_path, 3, np.random.default_rng(5), die_after)
     assert len(list(tmp_path.iterdir())) == die_after
     assert simulate(tmp_path, 2, np.random.default_rng(6)) == straight
+    assert runs.contents(tmp_path) == runs.contents(place)
+
+
+def given_up(place: Path, told: list[Candidate]) -> dict[Candidate, Outcome]:
+    stored = {candidate: read_outcome(Folder(str(place)), candidate) for candidate in told}
+    return {candidate: outcome for candidate, outcome in stored.items() if outcome and outcome.pruned}
+
+
+def test_what_is_given_up_is_synthetic_and_asked_after_the_openers(straight: list[Candidate], place: Path) -> None:
+    pruned = given_up(place, straight)
+    first = [candidate.kind for candidate in straight].index("synthetic")
+    assert pruned
+    assert {candidate.kind for candidate in pruned} == {"synthetic"}
+    assert min(map(straight.index, pruned)) >= first + OPENERS
+
+
+def test_what_was_given_up_against_another_reference_is_tried_again(straight: list[Candidate], place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
+    candidate, outcome = next(iter(given_up(place, straight).items()))
+    assert outcome.pruned
+    write_outcome(Folder(str(tmp_path)), replace(outcome, pruned=replace(outcome.pruned, reference="another")))
+    feed = Feed(strategy(space()), loss, Folder(str(tmp_path)), lambda *_: None, 0)
+    assert feed.following() == candidate
 
 
 def test_a_finished_search_tries_nothing(straight: list[Candidate], tmp_path: Path) -> None:
@@ -121,9 +171,9 @@ def test_balanced_data_are_searched_by_size_and_rare_groups_by_gamma(straight: l
 
 def test_another_seed_proposes_others_after_the_same_openers(straight: list[Candidate], tmp_path: Path) -> None:
     other = simulate(tmp_path, 2, np.random.default_rng(10), seed=1)
-    openers = len(straight) - 30 + 8
-    assert other[:openers] == straight[:openers]
-    assert other[openers : openers + BATCH] != straight[openers : openers + BATCH]
+    first = len(straight) - 30 + OPENERS
+    assert other[:first] == straight[:first]
+    assert other[first : first + BATCH] != straight[first : first + BATCH]
 
 
 def test_a_trial_that_died_for_good_ends_the_asking(tmp_path: Path) -> None:

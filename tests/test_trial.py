@@ -8,7 +8,9 @@ import pytest
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
 from codsa_ray.correct import Offset, average, merge_cells
+from codsa_ray.errors import CandidateError
 from codsa_ray.fitdata import REGION
+from codsa_ray.learners.forest import Forest
 from codsa_ray.learners.logistic import Logistic
 from codsa_ray.pipeline import run
 from codsa_ray.rows import FINAL
@@ -112,7 +114,7 @@ def test_synthetic_rows_are_the_first_of_each_draws_pool_beside_all_real_ones(be
     assert len(found) == DRAWS
     assert plan.size > 10
     for draw, mix in enumerate(found):
-        table = bench.pools[drawn.generator, 0, draw].take(plan.counts)
+        table = bench.pools[drawn.generator, 0, draw, 1.0].take(plan.counts)
         size = len(real.y)
         assert np.array_equal(mix.X[:size], real.X)
         assert np.array_equal(mix.X[size:], bench._encoder(0).encode(table))
@@ -191,3 +193,28 @@ def test_the_offset_of_known_groups_is_cell_by_cell(bench: Bench) -> None:
     sex = np.array([group.values[0] == "F" for group in groups.items])[held.group]
     assert len(np.unique(np.round((scores.offset - scores.raw)[:, 0] - (scores.offset - scores.raw)[:, 1], 9))) == 2
     assert len(np.unique(sex)) == 2
+
+
+def test_bias_corrected_synthesis_adds_weight_to_the_groups_that_lack_rows_alone(bench: Bench) -> None:
+    """Real rows first, then as many of each group as full balance lacks, net; the offset counts exactly that."""
+    real, regions = bench.training(0), bench.partitions[0].regions
+    candidate = Candidate("corrected_synthesis", gamma=1.0, row_weight=0.5)
+    mix = only(bench, candidate)
+    size = len(real.y)
+    assert np.array_equal(mix.X[:size], real.X)
+    assert mix.X.dtype == real.X.dtype
+    assert (mix.weight[size:] < 0).any()
+    lacking = np.bincount(regions.groups, weights=regions.deficits)
+    assert totals(mix, mix.group) == pytest.approx(bench.rows.group_counts(0) + 0.5 * lacking, abs=0.51)
+    scores = run_trial(bench, candidate, 0)
+    label_mix = np.bincount(bench.rows.groups.labels(bench.rows.schema(0).classes), weights=np.array(bench.rows.groups.mix))
+    wanted = scores.raw + np.log(label_mix) - np.log(totals(mix, mix.y))
+    assert scores.offset == pytest.approx(average([wanted]))
+    assert len({fit.X[size:].tobytes() for fit in mixes(bench, replace(candidate, fits=2), 0)}) == 2
+    assert len(only(bench, replace(candidate, gamma=0.0)).y) == size
+
+
+def test_signed_rows_are_kept_from_learners_that_would_ignore_the_sign(bench: Bench) -> None:
+    forest = replace(bench, learner=Forest.tiny(), memory={}, cache=f"{bench.cache}-forest")
+    with pytest.raises(CandidateError, match=r"bias-corrected .*: wanted a learner that takes negative weights"):
+        run_trial(forest, Candidate("corrected_synthesis", gamma=1.0), 0)

@@ -1,12 +1,13 @@
 """Strategy: which candidates are asked for, batch after batch, given what came back; knows losses, not how they came about."""
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import optuna
 
-from codsa_ray.candidates import Candidate, baselines, largest_gamma, needs_eta, openers
-from codsa_ray.pools import LARGEST_ETA, ROW_WEIGHTS, TILTS
+from codsa_ray.candidates import Candidate, baselines, largest_gamma, leaning, needs_eta, openers
+from codsa_ray.pools import EXTRAS, LARGEST_ETA, LEANS, ROW_WEIGHTS, TILTS
 from codsa_ray.regions import Regions
 from codsa_ray.seeds import seed_of
 
@@ -29,6 +30,9 @@ class Space:
         offset, cells, groups_are_classes, classes: see candidates.baselines.
         regions: of all training rows.
         seed: the job's.
+        theory: (generator identity, gamma) where the theory has a finite size, see theory.py.
+        shares: of every region's rows, what a generator may learn from alone (1: generator and learner both see all).
+        corrected: the learner takes negative weights, so bias-corrected synthesis (bias.py) can be tried.
     """
 
     variants: int
@@ -41,6 +45,9 @@ class Space:
     classes: int
     regions: Regions
     seed: int
+    theory: tuple[tuple[str, float], ...] = ()
+    shares: tuple[float, ...] = (1.0,)
+    corrected: bool = False
 
 
 def strategy(space: Space) -> Batches:
@@ -56,9 +63,11 @@ def strategy(space: Space) -> Batches:
     yield baselines(space.draws, space.offset, space.cells, space.groups_are_classes, space.classes, variant)
     if not space.generators or not space.trials or (space.regions.gap == 0 and not needs_eta(space.regions)):
         return
-    first = openers(list(space.generators), space.draws, space.regions, variant)[: space.trials]
+    first = openers(list(space.generators), space.draws, space.regions, variant, dict(space.theory))
+    first = _shared(first, space.shares)[: space.trials]
     study = _study(space)
-    losses = yield first
+    extra = [Candidate("corrected_synthesis", gamma=1.0, variant=variant)] if space.corrected and space.regions.gap else []
+    losses = yield first + extra
     _tell(study, space, first, losses)
     asked = len(first)
     while asked < space.trials:
@@ -68,6 +77,12 @@ def strategy(space: Space) -> Batches:
         for trial, candidate in zip(trials, batch, strict=True):
             _finish(study, trial, losses[candidate.id])
         asked += len(batch)
+
+
+def _shared(found: list[Candidate], shares: tuple[float, ...]) -> list[Candidate]:
+    """The openers at the first share, the first of them at each other share too: near the front, so that few trials do not cut them."""
+    first, *others = [replace(c, share=shares[0]) for c in found]
+    return [first, *(replace(first, share=share) for share in shares[1:]), *others]
 
 
 def _study(space: Space) -> optuna.Study:
@@ -85,7 +100,11 @@ def _distributions(space: Space) -> dict[str, optuna.distributions.BaseDistribut
         "tilt": kinds.CategoricalDistribution(TILTS),
         "row_weight": kinds.CategoricalDistribution(ROW_WEIGHTS),
         "fits": kinds.CategoricalDistribution(tuple(sorted({1, space.draws}))),
+        "extra": kinds.CategoricalDistribution(EXTRAS),
     }
+    if len(space.shares) > 1:
+        found["share"] = kinds.CategoricalDistribution(space.shares)
+    found |= {f"lean {k}": kinds.CategoricalDistribution(LEANS) for k in range(len(leaning(space.regions)))}
     if needs_eta(space.regions):
         return {**found, "eta": kinds.FloatDistribution(SMALLEST_ETA, LARGEST_ETA, log=True)}
     return {**found, "gamma": kinds.FloatDistribution(SMALLEST_GAMMA, largest_gamma(space.regions), log=True)}
@@ -97,14 +116,21 @@ def _propose(trial: optuna.trial.Trial, space: Space, variant: int) -> Candidate
         if name in values:
             # Three digits: two proposals that differ by less would be the same rows.
             values[name] = float(f"{values[name]:.3g}")
-    return Candidate("synthetic", variant=variant, **values)
+    lean = tuple(values.pop(name) for name in list(values) if name.startswith("lean "))
+    share = values.pop("share", space.shares[0])
+    return Candidate("synthetic", lean=lean if any(lean) else (), share=share, variant=variant, **values)
+
+
+def _params(candidate: Candidate, names: Iterable[str]) -> dict[str, Any]:
+    lean = dict(enumerate(candidate.lean))
+    return {n: lean.get(int(n[5:]), 0.0) if n.startswith("lean ") else getattr(candidate, n) for n in names}
 
 
 def _tell(study: optuna.Study, space: Space, batch: list[Candidate], losses: dict[str, float]) -> None:
     kinds = _distributions(space)
     for candidate in batch:
         loss = losses[candidate.id]
-        params = {name: getattr(candidate, name) for name in kinds}
+        params = _params(candidate, kinds)
         state = optuna.trial.TrialState.COMPLETE if loss < float("inf") else optuna.trial.TrialState.FAIL
         value = loss if state == optuna.trial.TrialState.COMPLETE else None
         study.add_trial(optuna.trial.create_trial(state=state, value=value, params=params, distributions=kinds))
