@@ -7,9 +7,10 @@ import numpy as np
 from scipy.stats import t as student
 
 from codsa_ray.errors import InternalError
+from codsa_ray.prior import Belief, Shrunk, ratio_noise
 from codsa_ray.risk import Estimate, estimate, group_means, row_weights, strata_of
 from codsa_ray.seeds import rng_of
-from codsa_ray.verdict import LEVELS, Entry, Gain, GroupLoss, Level, Verdict
+from codsa_ray.verdict import LEVELS, Entry, Gain, GroupLoss, Learned, Level, Verdict
 
 __all__ = ["Entry", "Gain", "GroupLoss", "Level", "Verdict", "decide"]
 
@@ -29,6 +30,7 @@ def decide(
     *,
     units: np.ndarray | None = None,
     names: Sequence[str] | None = None,
+    belief: Belief | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Verdict:
@@ -46,6 +48,8 @@ def decide(
         entries: M entries, at least one without synthesis.
         units: (n,) ids of what was sampled together (patients), or None.
         names: (G,) names of the groups, for sentences.
+        belief: what earlier data sets say of these entries: all choices are then made on losses shrunk towards it (prior.py), while
+            the gain is scored on the losses themselves, out of bag.
         resamples: bootstrap resamples.
         seed: of the resamples.
 
@@ -57,15 +61,10 @@ def decide(
     kept = groups >= 0
     inside, among = groups[kept], None if units is None else units[kept]
     judged, lone = _judged(inside, np.asarray(mix, dtype=np.float64), among)
-    bench = _Bench.of(losses[kept], inside, judged, among)
-    base = bench.lowest([m for m, e in enumerate(entries) if e.level != "augment"])
-    with_synthesis = [m for m, e in enumerate(entries) if e.level == "augment"]
-    best = bench.lowest(with_synthesis) if with_synthesis else None
-    gain = None if best is None or judged[~lone].sum() == 0 else _gain(bench, entries, resamples, seed)
-    augment = gain is not None and gain.low > 0
-    chosen = bench.smallest(entries, with_synthesis, best, base) if augment and best is not None else bench.simplest(entries, base)
-    as_is = [m for m, e in enumerate(entries) if e.level == "leave"]
-    leave = bench.lowest(as_is) if as_is else None
+    bench = _Bench.of(losses[kept], inside, judged, among, belief)
+    silent = judged[~lone].sum() == 0
+    base, best, gain, chosen = _chosen(bench, entries, silent, resamples, seed)
+    leave = bench.among(entries, "leave")
     return Verdict(
         kind=entries[chosen].level,
         chosen=entries[chosen],
@@ -79,8 +78,20 @@ def decide(
         groups=bench.by_group(names, leave, base, chosen),
         rows=len(inside),
         excluded=int((~kept).sum()),
+        learned=bench.learned(entries, chosen, (base, best)),
         notes=_notes(inside, np.asarray(mix), among, lone, names, int((~kept).sum())),
     )
+
+
+def _chosen(bench: "_Bench", entries: Sequence[Entry], silent: bool, resamples: int, seed: int) -> tuple[int, int | None, Gain | None, int]:
+    """(best entry without synthesis, best with it, the gain, the verdict's entry); no gain where nothing can be scored out of bag."""
+    base = bench.lowest([m for m, e in enumerate(entries) if e.level != "augment"])
+    with_synthesis = [m for m, e in enumerate(entries) if e.level == "augment"]
+    best = bench.lowest(with_synthesis) if with_synthesis else None
+    gain = None if best is None or silent else _gain(bench, entries, resamples, seed)
+    if gain is not None and best is not None and gain.low > 0:
+        return base, best, gain, bench.smallest(entries, with_synthesis, best, base)
+    return base, best, gain, bench.simplest(entries, base)
 
 
 def _check(losses: np.ndarray, groups: np.ndarray, entries: Sequence[Entry]) -> None:
@@ -145,6 +156,7 @@ class _Bench:
     Args:
         losses: (M, n). groups: (n,) ascending. mix: (G,). units: (n,) or None.
         means: (M,) balanced losses, rounded so that no rounding of a sum decides between equals.
+        shrunk: how they are shrunk towards what earlier data sets showed, or None.
     """
 
     losses: np.ndarray
@@ -152,21 +164,47 @@ class _Bench:
     mix: np.ndarray
     units: np.ndarray | None
     means: np.ndarray
+    shrunk: Shrunk | None = None
 
     @staticmethod
-    def of(losses: np.ndarray, groups: np.ndarray, mix: np.ndarray, units: np.ndarray | None) -> "_Bench":
+    def of(losses: np.ndarray, groups: np.ndarray, mix: np.ndarray, units: np.ndarray | None, belief: Belief | None = None) -> "_Bench":
         """From losses (n, M) in any order of rows."""
         order = np.argsort(groups, kind="stable")
         sorted_losses = np.ascontiguousarray(losses[order].T, dtype=np.float64)
         means = _settled(np.einsum("mn,n->m", sorted_losses, row_weights(groups[order], mix)))
-        return _Bench(sorted_losses, groups[order], mix, None if units is None else units[order], means)
+        sorted_units = None if units is None else units[order]
+        if belief is None:
+            return _Bench(sorted_losses, groups[order], mix, sorted_units, means)
+        noise = ratio_noise(sorted_losses.T, belief.reference, groups[order], mix, sorted_units)
+        return _Bench(sorted_losses, groups[order], mix, sorted_units, means, belief.seen(means, noise))
+
+    def judged(self, means: np.ndarray) -> np.ndarray:
+        """(..., M) what entries are chosen by, of (..., M) balanced losses: shrunk where there is a belief."""
+        return means if self.shrunk is None else _settled(self.shrunk.means(means))
 
     def lowest(self, among: list[int]) -> int:
-        """The entry of lowest loss; the first of equals."""
-        return among[int(np.argmin(self.means[among]))]
+        """The entry of lowest (shrunk) loss; the first of equals."""
+        return among[int(np.argmin(self.judged(self.means)[among]))]
+
+    def among(self, entries: Sequence[Entry], level: str) -> int | None:
+        """The entry of lowest loss of a level, or None where it has none."""
+        found = [m for m, e in enumerate(entries) if e.level == level]
+        return self.lowest(found) if found else None
+
+    def learned(self, entries: Sequence[Entry], chosen: int, rivals: tuple[int | None, ...]) -> Learned | None:
+        """What of the comparison of the chosen entry with a rival comes from these data, the rest being the belief's."""
+        if self.shrunk is None:
+            return None
+        other = next((m for m in (*rivals, self.shrunk.belief.reference) if m is not None and m != chosen), None)
+        if other is None:
+            return None
+        return Learned(self.shrunk.belief.sets, self.shrunk.share_of_data(chosen, other), entries[other].called)
 
     def difference(self, m: int, other: int) -> tuple[float, float]:
-        """Paired difference of the balanced losses of m and other, and its standard error."""
+        """Paired difference of the (shrunk) balanced losses of m and other, and its standard error (posterior standard deviation)."""
+        if self.shrunk is not None:
+            judged = self.judged(self.means)
+            return float(judged[m] - judged[other]), self.shrunk.se(m, other)
         found = self.estimate(self.losses[m] - self.losses[other])
         return float(found.mean[0]), float(found.se[0])
 
@@ -176,12 +214,12 @@ class _Bench:
 
     def smallest(self, entries: Sequence[Entry], among: list[int], best: int, base: int) -> int:
         """Of the augmenting entries within one standard error of the best and better than base: the smallest size, then the lowest loss."""
-        near = []
+        near, judged = [], self.judged(self.means)
         for m in among:
             mean, se = self.difference(m, best)
-            if m == best or (mean <= se and self.means[m] < self.means[base]):
+            if m == best or (mean <= se and judged[m] < judged[base]):
                 near.append(m)
-        return min(near, key=lambda m: (entries[m].size, self.means[m], m))
+        return min(near, key=lambda m: (entries[m].size, judged[m], m))
 
     def simplest(self, entries: Sequence[Entry], base: int) -> int:
         """The best entry of the simplest level that is as good as base for all practical purposes."""
@@ -234,7 +272,7 @@ def _gain(bench: _Bench, entries: Sequence[Entry], resamples: int, seed: int) ->
     sides = [np.array([m for m, e in enumerate(entries) if (e.level == "augment") == augmenting]) for augmenting in (False, True)]
     gains, pairs = [], []
     for counts in _resampled(bench, resamples, seed):
-        in_bag = _settled(_weigh(counts, bench) @ bench.losses.T)
+        in_bag = bench.judged(_settled(_weigh(counts, bench) @ bench.losses.T))
         base, best = (side[np.argmin(in_bag[:, side], axis=1)] for side in sides)
         out_of_bag = _weigh((counts == 0).astype(np.float64), bench)
         gains.append(np.sum(out_of_bag * (bench.losses[base] - bench.losses[best]), axis=1))

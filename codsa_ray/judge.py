@@ -1,5 +1,6 @@
 """Judge: from stored scores to the verdict, the final candidates and the correction that ships; fits and draws nothing."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,11 @@ from codsa_ray.correct import Calibration, fit_all
 from codsa_ray.decide import Entry, Verdict, decide
 from codsa_ray.errors import InternalError
 from codsa_ray.outcomes import Outcome, Table, Truth
+from codsa_ray.prior import Belief
+from codsa_ray.risk import estimate, row_weights
+
+HOPELESS = 3.0
+NEVER_SHIPPED = "corrected_synthesis"  # signed rows of an encoding cannot be written as a table (bias.py)
 
 
 @dataclass(frozen=True)
@@ -39,13 +45,13 @@ def title(candidate: Candidate, form: str) -> str:
 
 def compared(outcomes: dict[str, Outcome], task: str, tuned: int) -> list[tuple[Candidate, str]]:
     """What the decision compares: the plain candidate also as it is, all others corrected, all with the `tuned` variant of the learner."""
-    alive = [o.candidate for o in outcomes.values() if not o.failed]
+    alive = [o.candidate for o in outcomes.values() if not o.left_out]
     if not alive:
-        reasons = "; ".join(sorted({str(o.failed) for o in outcomes.values()}))
-        raise InternalError(f"every candidate failed: {reasons}; try another --learner")
+        reasons = [str(o.failed) for o in outcomes.values()]
+        raise InternalError(f"every candidate failed: {reasons[0]} (and {len(reasons) - 1} others); try another --learner")
     found = []
     for candidate in alive:
-        if candidate.variant != tuned:
+        if candidate.variant != tuned or candidate.kind == NEVER_SHIPPED:
             continue
         plain = candidate.kind == "plain" and candidate.fits == 1
         corrected = ("raw",) if task == "regression" else ("offset", "calibrated")
@@ -53,24 +59,64 @@ def compared(outcomes: dict[str, Outcome], task: str, tuned: int) -> list[tuple[
     return found
 
 
-def decide_run(table: Table, sizes: dict[str, int], names: list[str], tuned: int, seed: int) -> Decision:
+Believe = Callable[[list[tuple[Candidate, str]]], Belief | None]
+
+
+def decide_run(
+    table: Table,
+    sizes: dict[str, int],
+    names: list[str],
+    tuned: int,
+    seed: int,
+    believe: Believe | None = None,
+    again: Sequence[Table] = (),
+) -> Decision:
     """The verdict over stored out-of-fold losses (design law 4).
 
     Args:
         sizes: synthetic rows of a candidate (by id) on all training rows.
         names: of the groups.
         tuned: the learner's variant that did best without synthesis.
+        believe: what earlier data sets say of the entries, or None to go by these rows alone.
+        again: scores on further cuts of the same rows; a row's loss is the mean over the cuts on which the candidate was scored.
     """
     truth, mix = table.truth, table.mix
     pairs = compared(table.outcomes, table.task, tuned)
     if truth is None:
         raise InternalError("wanted scores of at least one candidate; got none; run the search first")
-    L = np.stack([table.losses[c.id, form] for c, form in pairs], axis=1)
+    L = np.stack([_over_cuts(table, again, (c.id, form)) for c, form in pairs], axis=1)
     entries = tuple(Entry(title(c, form), c.level(form), sizes.get(c.id, 0), form) for c, form in pairs)
-    verdict = decide(L, truth.group, mix, entries, units=truth.unit, names=names, seed=seed)
+    belief = believe(pairs) if believe else None
+    verdict = decide(L, truth.group, mix, entries, units=truth.unit, names=names, belief=belief, seed=seed)
     pair_of = dict(zip(entries, pairs, strict=True))
     best = pair_of[verdict.best] if verdict.best else None
     return Decision(verdict, tuple(pairs), L, pair_of[verdict.chosen], pair_of[verdict.base], best)
+
+
+def _over_cuts(table: Table, again: Sequence[Table], key: tuple[str, str]) -> np.ndarray:
+    """(n,) float32 mean loss of each of the first cut's rows."""
+    assert table.truth is not None
+    found = [table.losses[key].astype(np.float64)]
+    for other in again:
+        if key in other.losses and other.truth is not None:
+            order = np.argsort(other.truth.row)
+            place = np.minimum(np.searchsorted(other.truth.row[order], table.truth.row), len(order) - 1)
+            # A label that a cut's training rows lack leaves its rows unscored there.
+            there = other.truth.row[order][place] == table.truth.row
+            found.append(np.where(there, other.losses[key][order][place], np.nan))
+    return np.asarray(np.nanmean(found, axis=0), dtype=np.float32)
+
+
+def running(decision: Decision, table: Table) -> list[Candidate]:
+    """Candidates that may still turn out best: within HOPELESS standard errors of the lowest loss; the verdict's and its rivals always."""
+    assert table.truth is not None
+    means = row_weights(table.truth.group, table.mix) @ decision.losses.astype(np.float64)
+    lowest = decision.losses[:, [int(np.argmin(means))]].astype(np.float64)
+    away = estimate(decision.losses - lowest, table.truth.group, table.mix, table.truth.unit)
+    near = [pair[0] for pair, mean, se in zip(decision.entries, away.mean, away.se, strict=True) if mean <= HOPELESS * se]
+    named = [pair[0] for pair in (decision.chosen, decision.base, decision.best) if pair]
+    plain = [c for c, _ in decision.entries if c.kind == "plain" and c.fits == 1]
+    return list(dict.fromkeys([*plain, *near, *named]))
 
 
 def final_candidates(decision: Decision) -> list[Candidate]:
@@ -96,4 +142,3 @@ def test_scores(outcome: Outcome, final: Outcome, form: str, truth: Truth, task:
     offset = final.offset.astype(np.float64)
     scaling = calibration_of(outcome, truth, task, mix) if form == "calibrated" else None
     return scaling.apply(offset) if scaling else offset
-

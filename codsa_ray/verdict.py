@@ -64,6 +64,21 @@ class Level:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """Where the comparison of the verdict's candidate with its rival comes from.
+
+    Args:
+        sets: earlier data sets that the estimates are shrunk towards.
+        share: of these data, between 0 and 1; the rest is the earlier sets'.
+        against: what sentences call the rival.
+    """
+
+    sets: int
+    share: float
+    against: str
+
+
+@dataclass(frozen=True)
 class GroupLoss:
     """Mean out-of-fold losses of one group: as it is (None where no such entry was scored), best without synthesis, chosen."""
 
@@ -88,6 +103,7 @@ class Verdict:
         groups: per group of the target mix.
         rows, excluded: rows used, rows of no group.
         notes: sentences on what was left out and what is thin.
+        learned: how much of the choice comes from earlier data sets, or None where only these data were asked.
     """
 
     kind: str
@@ -103,12 +119,13 @@ class Verdict:
     rows: int
     excluded: int
     notes: tuple[str, ...]
+    learned: Learned | None = None
 
     def sentences(self) -> tuple[str, ...]:
         """Two plain sentences with numbers, then the notes."""
-        number = _rounded_like(self.base_loss)
+        number = rounded_like(self.base_loss)
         plain = sum(level.entries for level in self.levels if level.level != "augment")
-        return (self._first(number, plain), self._second(number), *self.notes)
+        return (self._first(number, plain), self._second(number), *self._third(), *self.notes)
 
     def _first(self, number: Callable[[float], str], plain: int) -> str:
         if self.kind == "augment" and self.gain:
@@ -143,6 +160,14 @@ class Verdict:
             f" {number(self.gain.low)} to {number(self.gain.high)}: not shown to help."
         )
 
+    def _third(self) -> tuple[str, ...]:
+        if self.learned is None:
+            return ()
+        return (
+            f"Estimates are shrunk towards what {self.learned.sets} earlier data sets showed: {self.learned.share:.0%} of what is known of"
+            f" {self.chosen.called} against {self.learned.against} comes from these rows, the rest from those sets.",
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {**asdict(self), "sentences": list(self.sentences())}
@@ -154,10 +179,11 @@ class Verdict:
         kept |= {key: Entry(**value[key]) for key in ("chosen", "base")}
         kept |= {"best": Entry(**value["best"]) if value["best"] else None, "gain": Gain(**value["gain"]) if value["gain"] else None}
         kept |= {"levels": tuple(Level(**level) for level in value["levels"]), "notes": tuple(value["notes"])}
+        kept["learned"] = Learned(**value["learned"]) if value.get("learned") else None
         return Verdict(**{**kept, "groups": tuple(GroupLoss(**group) for group in value["groups"])})
 
 
-def _rounded_like(scale: float) -> Callable[[float], str]:
+def rounded_like(scale: float) -> Callable[[float], str]:
     """Prints numbers with three significant digits of `scale`, no zero before the point."""
     places = int(np.clip(2 - np.floor(np.log10(max(abs(scale), 1e-12))), 0, 9))
 

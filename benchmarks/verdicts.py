@@ -1,0 +1,285 @@
+"""`make bench-decisions`, second half: judges rules by the measured cells and writes docs/benchmarks/decisions.md; fits no model.
+
+Rules choose by out-of-fold losses alone; test rows only judge. The prior of our rule is learned from the other origins' cells.
+"""
+
+import os
+import platform
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from benchmarks.measured import PLACE, Measured
+from benchmarks.prior import Lesson, lesson, prior_of
+from benchmarks.tables import CASES, INSIDE
+from codsa_ray.candidates import Candidate
+from codsa_ray.decide import decide
+from codsa_ray.prior import Prior
+from codsa_ray.risk import row_weights
+from codsa_ray.seeds import rng_of
+from codsa_ray.verdict import Entry
+
+PAGE = Path("docs/benchmarks/decisions.md")
+FLOOR = 0.05  # losses below it count as this much when a difference is made relative
+WORSE = 0.02  # nats
+RESAMPLES = 2000
+BAGS = 200  # of the decision's own bootstrap: its centre needs no more, its width does not depend on them
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a cell, with what every rule may see.
+
+    Args:
+        name, origin, learner: whose.
+        seen: what was measured.
+    """
+
+    name: str
+    origin: str
+    learner: str
+    seen: Measured
+
+    @cached_property
+    def pairs(self) -> list[tuple[Candidate, str]]:
+        """(candidate, form) of every entry."""
+        return [(Candidate(**e["candidate"]), e["form"]) for e in self.seen.entries]
+
+    @cached_property
+    def ours(self) -> list[int]:
+        """Entries that our rule compares: synthetic ones corrected only."""
+        return [m for m, (c, form) in enumerate(self.pairs) if c.kind != "synthetic" or form != "raw"]
+
+    @cached_property
+    def out_of_fold(self) -> np.ndarray:
+        """(M,) balanced out-of-fold losses."""
+        return np.asarray(row_weights(self.seen.groups, self.seen.mix) @ self.seen.losses.astype(np.float64))
+
+    @cached_property
+    def test(self) -> dict[tuple[str, str], float]:
+        """Balanced test loss by (name, form)."""
+        losses = row_weights(self.seen.test_groups, self.seen.mix) @ self.seen.test.astype(np.float64)
+        return {(e["name"], e["form"]): float(v) for e, v in zip(self.seen.entries, losses, strict=True)}
+
+    def key(self, m: int) -> tuple[str, str]:
+        """(name, form) of an entry."""
+        return self.seen.entries[m]["name"], self.seen.entries[m]["form"]
+
+    def decided(self, prior: Prior | None) -> tuple[tuple[str, str], str]:
+        """((name, form), level) of our verdict."""
+        entries = [Entry(e["name"], e["level"], e["size"], e["form"]) for e in (self.seen.entries[m] for m in self.ours)]
+        belief = prior.belief(self.learner, [self.pairs[m] for m in self.ours], self.seen.facts["smallest"]) if prior else None
+        seen = self.seen
+        verdict = decide(seen.losses[:, self.ours], seen.groups, seen.mix, entries, belief=belief, resamples=BAGS)
+        return (verdict.chosen.name, verdict.chosen.form), verdict.kind
+
+    def lowest(self, among: Callable[[Candidate, str], bool]) -> tuple[str, str]:
+        """The entry of lowest out-of-fold loss among some."""
+        # Where nothing is lacking there is no size to choose, and nothing is added.
+        kept = [m for m, pair in enumerate(self.pairs) if among(*pair)] or [m for m, pair in enumerate(self.pairs) if RULES["none"](*pair)]
+        return self.key(min(kept, key=lambda m: self.out_of_fold[m]))
+
+
+def published_grid(candidate: Candidate, form: str) -> bool:
+    """What VTSS chooses from: nothing, or one draw of SMOTE at weight 1, uncorrected."""
+    if form != "raw" or candidate.fits > 1:
+        return False
+    plain = candidate.kind == "plain"
+    return plain or (candidate.generator.startswith("interpolation") and candidate.row_weight == 1 and not candidate.extra)
+
+
+def full_balance(candidate: Candidate, form: str) -> bool:
+    """Full balance by SMOTE, uncorrected."""
+    return published_grid(candidate, form) and candidate.kind == "synthetic" and candidate.gamma == 1
+
+
+RULES: dict[str, Callable[[Candidate, str], bool]] = {
+    "plain VTSS (SMOTE)": published_grid,
+    "full balance (SMOTE)": full_balance,
+    "lowest out-of-fold loss of all": lambda c, form: c.kind != "synthetic" or form != "raw",
+    "offset + calibration": lambda c, form: c.kind == "plain" and c.fits == 1 and form == "calibrated",
+    "offset alone": lambda c, form: c.kind == "plain" and c.fits == 1 and form == "offset",
+    "none": lambda c, form: c.kind == "plain" and c.fits == 1 and form == "raw",
+}
+Details = dict[str, dict[tuple[str, str], "Judged"]]
+OURS, ALONE = "ours", "ours, without the prior"
+
+
+def splits() -> list[Split]:
+    """Every measured split, by name."""
+    origin = {case.name.replace(" ", "_").replace(",", ""): case.origin for case in CASES}
+    found = []
+    for path in sorted(PLACE.glob("*.npz")):
+        name, learner, _, _ = path.stem.rsplit("-", 3)
+        found.append(Split(name, origin[name], learner, Measured.read(path)))
+    return found
+
+
+def choices(measured: Sequence[Split]) -> list[dict[str, tuple[str, str]]]:
+    """Per split, what each rule chose."""
+    lessons: list[Lesson] = [lesson(one.seen, one.origin, one.learner) for one in measured]
+    whole = prior_of(lessons)
+    priors = {o: prior_of([one for one in lessons if one.origin != o], whole) for o in sorted({one.origin for one in measured})}
+    found = []
+    for one in measured:
+        chosen = {rule: one.lowest(among) for rule, among in RULES.items()}
+        found.append({OURS: one.decided(priors[one.origin])[0], ALONE: one.decided(None)[0], **chosen})
+    return found
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One cell (table x learner) under one rule.
+
+    Args:
+        regret: mean loss beyond that of the entry best on the mean, over max(that loss, FLOOR).
+        excess: mean loss beyond that of the best entry without synthesis, over max(that loss, FLOOR).
+        nats: the same in nats.
+        got, possible: gain over the best without synthesis on the splits that did not choose the cell.
+    """
+
+    origin: str
+    regret: float
+    excess: float
+    nats: float
+    got: float
+    possible: float
+
+
+def judge(cell: Sequence[Split], chosen: Sequence[tuple[str, str]]) -> Judged:
+    """Over the splits of one cell; entries that some split lacks are left out."""
+    keys = sorted(set.intersection(*({one.key(m) for m in one.ours} for one in cell)))
+    T = np.array([[one.test[key] for key in keys] for one in cell])
+    mine = np.array([one.test[key] for one, key in zip(cell, chosen, strict=True)])
+    drawn = np.array([cell[0].seen.entries[_index(cell[0], key)]["level"] == "augment" for key in keys])
+    mean = T.mean(0)
+    best, base = float(mean.min()), float(mean[~drawn].min())
+    got, possible = _captured(T, mine, drawn)
+    excess = float(mine.mean()) - base
+    return Judged(cell[0].origin, (float(mine.mean()) - best) / max(best, FLOOR), excess / max(base, FLOOR), excess, got, possible)
+
+
+def _index(one: Split, key: tuple[str, str]) -> int:
+    return next(m for m in range(len(one.seen.entries)) if one.key(m) == key)
+
+
+def _captured(T: np.ndarray, mine: np.ndarray, drawn: np.ndarray) -> tuple[float, float]:
+    """(gain got, gain possible), both halves of the splits choosing in turn."""
+    got = possible = 0.0
+    for half in (0, 1):
+        chose, judged = T[half::2], T[1 - half :: 2]
+        if not len(chose) or not len(judged):
+            continue
+        best, base = int(np.argmin(chose.mean(0))), int(np.flatnonzero(~drawn)[np.argmin(chose.mean(0)[~drawn])])
+        if drawn[best]:
+            possible += float((judged[:, base] - judged[:, best]).mean())
+            got += float((judged[:, base] - mine[1 - half :: 2]).mean())
+    return got, possible
+
+
+def summary(found: Sequence[Judged]) -> list[str]:
+    """Regret, harm and capture with intervals over resampled origins."""
+    origins = sorted({one.origin for one in found})
+    by_origin = [[one for one in found if one.origin == o] for o in origins]
+    rng = rng_of(0, "verdicts")
+    picks = [[one for i in rng.integers(0, len(origins), len(origins)) for one in by_origin[i]] for _ in range(RESAMPLES)]
+
+    def interval(value: Callable[[Sequence[Judged]], float], percent: bool = True) -> str:
+        low, high = np.nanquantile([value(pick) for pick in picks], (0.025, 0.975))
+        return f"{value(found):.1%} ({low:.1%} to {high:.1%})"
+
+    def capture(cells: Sequence[Judged]) -> float:
+        possible = sum(one.possible for one in cells)
+        return sum(one.got for one in cells) / possible if possible > 0 else float("nan")
+
+    harm = float(np.quantile([np.mean([one.excess for one in pick]) for pick in picks], 0.95))
+    worse = sum(one.nats > WORSE for one in found)
+    return [
+        interval(lambda cells: float(np.mean([one.regret for one in cells]))),
+        f"{harm:+.1%}",
+        f"{worse} of {len(found)}",
+        interval(capture),
+    ]
+
+
+def tabled(measured: Sequence[Split], chosen: Sequence[dict[str, tuple[str, str]]], names: set[str]) -> tuple[list[str], Details]:
+    """The rules' lines over the named tables, and every cell's judgement per rule."""
+    cells: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, one in enumerate(measured):
+        if one.name in names:
+            cells[one.name, one.learner].append(i)
+    kept = {cell: rows for cell, rows in cells.items() if len(rows) > 1}
+    lines = ["| rule | regret | harm: 95 % bound | cells worse by over .02 nats | capture |", "|---|---|---|---|---|"]
+    details: Details = {}
+    for rule in [OURS, ALONE, *RULES]:
+        details[rule] = {cell: judge([measured[i] for i in rows], [chosen[i][rule] for i in rows]) for cell, rows in kept.items()}
+        lines.append(f"| {rule} | {' | '.join(summary(list(details[rule].values())))} |" if kept else f"| {rule} | | | | |")
+    return lines, details
+
+
+def explained(measured: Sequence[Split], chosen: Sequence[dict[str, tuple[str, str]]], details: Details) -> list[str]:
+    """A sentence for every cell where some other rule has less regret than ours by over half a percent."""
+    lines = []
+    for cell, mine in sorted(details[OURS].items(), key=lambda item: -item[1].regret):
+        rival = min((rule for rule in details if rule != OURS), key=lambda rule: details[rule][cell].regret)
+        if mine.regret - details[rival][cell].regret <= 0.005:
+            continue
+        rows = [i for i, one in enumerate(measured) if (one.name, one.learner) == cell]
+        smallest = measured[rows[0]].seen.facts["smallest"]
+        took: dict[str, int] = defaultdict(int)
+        for i in rows:
+            took[" ".join(chosen[i][OURS])] += 1
+        what = ", ".join(f"{name} ({many})" for name, many in sorted(took.items(), key=lambda item: -item[1]))
+        lines.append(
+            f"- {cell[0]}, {cell[1]} ({smallest} rows in the smallest group): regret {mine.regret:.1%}, `{rival}` "
+            f"{details[rival][cell].regret:.1%}; ours took {what}."
+        )
+    return lines
+
+
+def main() -> None:
+    """Judges what is measured and writes the page."""
+    measured = splits()
+    chosen = choices(measured)
+    inside = {case.name.replace(" ", "_").replace(",", "") for case in INSIDE}
+    whole, details = tabled(measured, chosen, {one.name for one in measured} - inside)
+    within, more = tabled(measured, chosen, inside)
+    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
+    counts: dict[tuple[str, str], int] = defaultdict(int)
+    for one in measured:
+        counts[one.name, one.learner] += 1
+    page = [
+        "# Is the verdict right?",
+        "",
+        f"`make bench-decisions` on {date.today()}, {machine}: {len(measured)} splits of {len(counts)} cells (table x learner), at most "
+        f"{max(one.seen.facts['train'] for one in measured):,} training rows, 25 % outer test rows that no rule sees.",
+        "",
+        "Regret: test loss beyond that of the candidate best on the mean over splits, relative. Harm: 95 % bound of the mean relative "
+        "excess over the best candidate without synthesis, chosen in hindsight. Capture: gain got over gain possible, cells chosen on half "
+        "of the splits and measured on the other. Intervals resample origins. Our prior is learned without the judged table's origin.",
+        "",
+        "## Whole tables",
+        "",
+        *whole,
+        "",
+        "## Shortage inside a class",
+        "",
+        *within,
+        "",
+        "## Cells where another rule has less regret",
+        "",
+        *explained(measured, chosen, details),
+        *explained(measured, chosen, more),
+    ]
+    PAGE.write_text("\n".join(page) + "\n")
+    print("\n".join(page))
+
+
+if __name__ == "__main__":
+    main()
