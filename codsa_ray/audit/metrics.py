@@ -1,18 +1,81 @@
-"""Label metrics of scores, with bootstrap intervals: what people compare papers by; no decision is made from them.
+"""Metrics of scores, what people compare papers by; knows rows, truth and groups, no candidate and no interval.
 
-The formulas are here, and scikit-learn's and imbalanced-learn's only in the tests that hold them against these: their checks of the
-input take 30 to 130 ms a set, and an interval asks for 200 sets.
+scikit-learn's and imbalanced-learn's wherever they have the metric; no decision is made from them.
 """
 
-import numpy as np
-from scipy.special import expit, softmax
-from scipy.stats import rankdata
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from codsa_ray.seeds import rng_of
+import numpy as np
+from imblearn.metrics import geometric_mean_score
+from scipy.special import expit, softmax
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    matthews_corrcoef,
+    mean_absolute_error,
+    mean_squared_error,
+    r2_score,
+    recall_score,
+    roc_auc_score,
+)
+
+from codsa_ray.risk import balanced, row_weights, task_of, worst
 
 BINS = 15
-RESAMPLES = 200
-PASSES = 3
+# What a moved threshold changes; the others are of the scores themselves.
+OF_LABELS = ("balanced accuracy", "G-mean", "macro F1", "F1", "MCC")
+OF_VALUES = ("RMSE", "MAE", "R2")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The rows on which metrics are taken.
+
+    Args:
+        task: classification, anomaly or regression.
+        truth: (n,) labels in [0, C), or values.
+        group: (n,) groups, none negative.
+        unit: (n,) ids of what was sampled together, or None.
+        mix: (G,) target mix.
+        groups: (G,) names.
+        labels: (C,) names; empty for a regression.
+        judged: the labels whose ranking counts: the anomaly, the rarer of two, or each against the rest.
+    """
+
+    task: str
+    truth: np.ndarray
+    group: np.ndarray
+    unit: np.ndarray | None
+    mix: np.ndarray
+    groups: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    judged: tuple[int, ...] = ()
+
+    @staticmethod
+    def of(
+        task: str,
+        truth: np.ndarray,
+        group: np.ndarray,
+        unit: np.ndarray | None,
+        mix: np.ndarray,
+        groups: tuple[str, ...],
+        labels: tuple[str, ...] = (),
+    ) -> "Sample":
+        """From rows in any order; labels of any number type."""
+        truth = truth if task == "regression" else truth.astype(np.int64)
+        judged = tuple(range(len(labels)))
+        if len(labels) == 2:
+            count = np.bincount(truth, minlength=2)
+            judged = (1 if task == "anomaly" or count[1] <= count[0] else 0,)
+        return Sample(task, truth, group, unit, mix, groups, labels, judged)
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def take(self, rows: np.ndarray) -> "Sample":
+        """The rows at these positions, judged as all of them are."""
+        return replace(self, truth=self.truth[rows], group=self.group[rows], unit=None if self.unit is None else self.unit[rows])
 
 
 def probabilities(scores: np.ndarray) -> np.ndarray:
@@ -22,49 +85,79 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
     return np.asarray(softmax(scores, axis=1))
 
 
-def move_thresholds(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Terms to add to log-probabilities so that the label of the highest has the best balanced accuracy on these rows.
+def guesses(scores: np.ndarray, terms: np.ndarray | None = None) -> np.ndarray:
+    """(n,) label of the highest log-probability, `terms` (C,) of `move_thresholds` added."""
+    logs = np.log(np.maximum(probabilities(scores), 1e-12))
+    return np.asarray((logs if terms is None else logs + terms).argmax(axis=1))
 
-    Exact line search per class in turn (for two classes: exact). Find them on out-of-fold rows, use them on others.
+
+def point_metrics(sample: Sample, scores: np.ndarray, terms: np.ndarray | None = None) -> dict[str, float]:
+    """The metrics of one set of scores, in the order in which they are shown.
+
+    AUROC is one against rest; AUPRC is average precision; both, with two labels, of the rarer one, else means over labels.
+    Those of OF_LABELS are means over the labels that have rows; F1 alone, with two labels, is the rarer one's.
 
     Args:
-        scores: (n, C) log-probabilities or (n,) log-odds.
-        truth: (n,) labels.
+        scores: (n, C) log-probabilities, (n,) log-odds of anomaly, or (n,) predictions.
+        terms: (C,) from `move_thresholds` on other rows: they move the labels only, so OF_LABELS alone are given.
 
     Returns:
-        (C,) float64.
+        Metrics by name; NaN where one is undefined on these rows (see `undefined`).
     """
-    logs = np.log(np.maximum(probabilities(scores), 1e-12))
-    classes = logs.shape[1]
-    terms = np.zeros(classes)
-    weight = 1.0 / np.maximum(np.bincount(truth, minlength=classes), 1)[truth]
-    for _ in range(1 if classes == 2 else PASSES):
-        for c in range(1, classes):
-            terms[c] += _best_shift(logs + terms, truth, weight, c)
-    return terms
+    if sample.task == "regression":
+        return _of_values(sample, scores)
+    labels = {} if sample.task == "anomaly" else _of_labels(sample, guesses(scores, terms))
+    if terms is not None:
+        return labels
+    chance, truth = probabilities(scores), sample.truth
+    losses = task_of(sample.task, len(sample.labels)).losses(scores, truth)
+    found = {
+        "balanced log loss": balanced(losses, sample.group, sample.mix),
+        "worst-group log loss": worst(losses, sample.group, len(sample.mix)),
+        "AUROC": _ranked(roc_auc_score, sample, chance),
+        "AUPRC": _ranked(average_precision_score, sample, chance),
+        **labels,
+    }
+    if sample.task == "anomaly":
+        return found
+    return {**found, "Brier score": brier(chance, truth), "calibration error": expected_calibration_error(chance, truth)}
 
 
-def _best_shift(logs: np.ndarray, truth: np.ndarray, weight: np.ndarray, c: int) -> float:
-    """The shift of column c with the highest weighted accuracy; the smallest in size among equals."""
-    others = np.delete(logs, c, axis=1)
-    labels = np.delete(np.arange(logs.shape[1]), c)[others.argmax(axis=1)]
-    needed = others.max(axis=1) - logs[:, c]  # a shift beyond this makes the row's label c
-    order = np.argsort(needed, kind="stable")
-    change = (weight * (truth == c).astype(float) - weight * (labels == truth))[order]
-    value = np.concatenate([[0.0], np.cumsum(change)])
-    edges = np.concatenate([[needed[order[0]] - 2], needed[order], [needed[order[-1]] + 2]])
-    middle = (edges[:-1] + edges[1:]) / 2
-    held = np.concatenate([[True], np.diff(needed[order]) > 0, [True]])  # a cut between equal values cannot be made
-    best = np.flatnonzero(held & (value >= value[held].max() - 1e-12))
-    return float(middle[best[np.argmin(np.abs(middle[best]))]])
+def _ranked(metric: Callable[..., float], sample: Sample, chance: np.ndarray) -> float:
+    """The mean of a ranking's metric over the judged labels; NaN where one of them has no row, or every row."""
+    hits = [(sample.truth == c, chance[:, c]) for c in sample.judged]
+    return float(np.mean([metric(hit, score) if hit.any() and not hit.all() else np.nan for hit, score in hits]))
 
 
-def expected_calibration_error(chance: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:
-    """Top-label calibration error over bins of equal numbers of rows (Guo et al. 2017; equal mass: Nguyen & O'Connor 2015)."""
+def _of_labels(sample: Sample, guess: np.ndarray) -> dict[str, float]:
+    """NaN where fewer than two labels have rows."""
+    truth, present = sample.truth, np.unique(sample.truth)
+    names = [name for name in OF_LABELS if len(sample.labels) == 2 or name != "F1"]
+    if len(present) < 2:
+        return dict.fromkeys(names, float("nan"))
+    found = {
+        "balanced accuracy": recall_score(truth, guess, labels=present, average="macro", zero_division=0),
+        "G-mean": geometric_mean_score(truth, guess, labels=present, average="multiclass"),
+        "macro F1": f1_score(truth, guess, labels=present, average="macro", zero_division=0),
+        "F1": f1_score(truth, guess, labels=list(sample.judged), average="macro", zero_division=0),
+        "MCC": matthews_corrcoef(truth, guess),
+    }
+    return {name: float(found[name]) for name in names}
+
+
+def top_label(chance: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) right - predicted of each row's likeliest label, and (n,) its bin among 15 of equal numbers of rows."""
     top = chance.max(axis=1)
-    right = (chance.argmax(axis=1) == truth).astype(float)
-    parts = np.array_split(np.argsort(top, kind="stable"), min(bins, len(top)))
-    return float(sum(len(p) * abs(right[p].mean() - top[p].mean()) for p in parts) / len(top))
+    bins = np.zeros(len(top), dtype=np.int64)
+    for b, rows in enumerate(np.array_split(np.argsort(top, kind="stable"), min(BINS, len(top)))):
+        bins[rows] = b
+    return (chance.argmax(axis=1) == truth) - top, bins
+
+
+def expected_calibration_error(chance: np.ndarray, truth: np.ndarray) -> float:
+    """Top-label calibration error over 15 bins of equal numbers of rows (Guo et al. 2017; equal mass: Nguyen & O'Connor 2015)."""
+    miss, bins = top_label(chance, truth)
+    return float(np.abs(np.bincount(bins, weights=miss)).sum() / len(truth))
 
 
 def brier(chance: np.ndarray, truth: np.ndarray) -> float:
@@ -72,83 +165,33 @@ def brier(chance: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean(np.sum(np.square(chance - np.eye(chance.shape[1])[truth]), axis=1)))
 
 
-def point_metrics(scores: np.ndarray, truth: np.ndarray, terms: np.ndarray | None = None) -> dict[str, float]:
-    """Metrics of one set of scores.
-
-    Args:
-        scores: (n, C) log-probabilities or (n,) log-odds.
-        truth: (n,) labels in [0, C).
-        terms: (C,) from `move_thresholds` on other rows: they move the labels only, not AUROC, AUPRC, Brier or ECE.
-
-    Returns:
-        Metrics by name. AUROC is one against rest; AUPRC is average precision; with two classes AUPRC and F1 are the rarer one's,
-        else means over classes. A metric that needs a class without rows is NaN.
-    """
-    chance = probabilities(scores)
-    moved = np.log(np.maximum(chance, 1e-12)) + (0.0 if terms is None else terms)
-    classes = chance.shape[1]
-    confusion = np.bincount(truth * classes + moved.argmax(axis=1), minlength=classes**2).reshape(classes, classes).astype(float)
-    count, guessed, right = confusion.sum(axis=1), confusion.sum(axis=0), np.diag(confusion)
-    recall = np.divide(right, count, out=np.full(classes, np.nan), where=count > 0)[count > 0]
-    f1 = np.divide(2 * right, count + guessed, out=np.zeros(classes), where=count + guessed > 0)
-    judged = [1 if count[1] <= count[0] else 0] if classes == 2 else list(range(classes))
-    return {
-        "balanced accuracy": float(recall.mean()),
-        "AUROC": float(np.mean([area_under_roc(chance[:, c], truth == c) for c in judged])),
-        "AUPRC": float(np.mean([average_precision(chance[:, c], truth == c) for c in judged])),
-        "G-mean": float(np.prod(recall) ** (1 / len(recall))),
-        "F1" if classes == 2 else "macro F1": float(f1[judged].mean()),
-        "MCC": matthews(confusion),
-        "Brier score": brier(chance, truth),
-        "calibration error": expected_calibration_error(chance, truth),
-    }
-
-
-def area_under_roc(score: np.ndarray, hit: np.ndarray) -> float:
-    """The share of (hit, miss) pairs in the right order, ties counting half (Mann & Whitney 1947); NaN without hits or misses."""
-    hits = int(hit.sum())
-    misses = len(hit) - hits
-    if not hits or not misses:
-        return float("nan")
-    return float((rankdata(score)[hit].sum() - hits * (hits + 1) / 2) / hits / misses)
-
-
-def average_precision(score: np.ndarray, hit: np.ndarray) -> float:
-    """Precision at every distinct threshold, weighted by the recall it adds; NaN without hits or misses."""
-    if not hit.any() or hit.all():
-        return float("nan")
-    order = np.argsort(-score, kind="stable")
-    found = np.cumsum(hit[order])
-    last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
-    return float(np.sum(np.diff(found[last], prepend=0) * found[last] / (last + 1)) / found[-1])
-
-
-def matthews(confusion: np.ndarray) -> float:
-    """Correlation of label and guess over C classes (Gorodkin 2004); 0 where either has one value only."""
-    count, guessed, rows = confusion.sum(axis=1), confusion.sum(axis=0), confusion.sum()
-    spread = (rows**2 - np.sum(count**2)) * (rows**2 - np.sum(guessed**2))
-    return float((np.trace(confusion) * rows - count @ guessed) / np.sqrt(spread)) if spread > 0 else 0.0
-
-
-def label_metrics(
-    scores: np.ndarray, truth: np.ndarray, seed: int, terms: np.ndarray | None = None, resamples: int = RESAMPLES
-) -> dict[str, dict[str, float | None]]:
-    """`point_metrics` with 95 % percentile intervals by bootstrap: rows drawn with replacement within each class, so that no class is lost.
-
-    Rows of label -1 (never seen in training) have no metric and are left out.
-
-    Returns:
-        name -> {value, low, high}; None where the metric needs a class without rows.
-    """
-    scores, truth = scores[truth >= 0], truth[truth >= 0]
-    rng = rng_of(seed, "label metrics")
-    members = [np.flatnonzero(truth == c) for c in np.unique(truth)]
-    draws = []
-    for _ in range(resamples):
-        rows = np.concatenate([rng.choice(rows, len(rows)) for rows in members])
-        draws.append(point_metrics(scores[rows], truth[rows], terms))
-    found = {}
-    for name, value in point_metrics(scores, truth, terms).items():
-        low, high = np.quantile([draw[name] for draw in draws], (0.025, 0.975))
-        found[name] = {key: None if np.isnan(number) else float(number) for key, number in (("value", value), ("low", low), ("high", high))}
+def _of_values(sample: Sample, scores: np.ndarray) -> dict[str, float]:
+    """Balanced: rows weighted to the target mix, so that RMSE is the root of the mix's mean of group errors; then group by group."""
+    errors = np.square(scores - sample.truth)
+    found = _errors("balanced {}", sample.truth, scores, row_weights(sample.group, sample.mix))
+    found["worst-group RMSE"] = float(np.sqrt(worst(errors, sample.group, len(sample.mix))))
+    for g, name in enumerate(sample.groups):
+        found |= _errors(f"{{}}: {name}", sample.truth, scores, (sample.group == g).astype(float))
     return found
+
+
+def _errors(named: str, truth: np.ndarray, scores: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+    """NaN where no row counts; R2 also where the truth does not vary."""
+    kept = weight > 0
+    values = dict.fromkeys(OF_VALUES, float("nan"))
+    if kept.any():
+        rows = {"y_true": truth[kept], "y_pred": scores[kept], "sample_weight": weight[kept]}
+        values |= {"RMSE": float(np.sqrt(mean_squared_error(**rows))), "MAE": float(mean_absolute_error(**rows))}
+        values["R2"] = float(r2_score(**rows)) if np.ptp(truth[kept]) > 0 else float("nan")
+    head, tail = named.split("{}", 1)
+    return {f"{head}{name}{tail}": value for name, value in values.items()}
+
+
+def undefined(sample: Sample, found: dict[str, float]) -> str:
+    """Why metrics are NaN, in words that name them; empty where none is."""
+    names = [name for name, value in found.items() if np.isnan(value)]
+    if not names:
+        return ""
+    gone = [label for c, label in enumerate(sample.labels) if not np.any(sample.truth == c)]
+    why = f"no row of label {', '.join(gone)}" if gone else "a group without rows, or whose truth does not vary"
+    return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} undefined: {why}"

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 
 from codsa_ray.audit.drawn import audit
-from codsa_ray.audit.metrics import label_metrics, move_thresholds
-from codsa_ray.audit.reliability import reliability
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
 from codsa_ray.decide import CONFIDENCE
-from codsa_ray.errors import InternalError
 from codsa_ray.fitdata import REGION
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job
-from codsa_ray.judge import Decision, calibration_of, test_scores, title
-from codsa_ray.outcomes import Outcome, Table, Truth, losses, read_outcome, read_truth
+from codsa_ray.judge import Decision, calibration_of, title
+from codsa_ray.outcomes import Table
 from codsa_ray.plan import Plan
-from codsa_ray.risk import estimate, row_weights
+from codsa_ray.report.evaluation import evaluation
+from codsa_ray.report.losses import candidates, curve, groups
+from codsa_ray.report.scored import Scored
+from codsa_ray.report.why import why
 from codsa_ray.rows import FINAL
 from codsa_ray.shipped import correction_of
 
@@ -86,8 +86,11 @@ def _finite(value: Any) -> Any:
 def _gathered(facts: Facts) -> dict[str, Any]:
     job, rows = facts.job, facts.bench.rows
     schema = rows.schema(FINAL)
+    scored = Scored(facts.table, facts.decision, facts.judged, facts.bench.classes)
     nulls = {column.name: column.nulls for column in schema.columns}
-    calibration = calibration_of(facts.table.outcomes[facts.shipped.id], _truth(facts), job.task, facts.table.mix)
+    calibration = calibration_of(facts.table.outcomes[facts.shipped.id], scored.truth, job.task, facts.table.mix)
+    names = tuple(group.name for group in rows.groups.items)
+    compared, judged = candidates(scored, facts.bench), evaluation(scored, names, tuple(schema.classes), job.seed)
     form = facts.decision.chosen[1] if facts.shipped == facts.decision.chosen[0] else "calibrated"
     return {
         "version": metadata.version("codsa-ray"),
@@ -98,13 +101,14 @@ def _gathered(facts: Facts) -> dict[str, Any]:
         "verdict": _verdict(facts),
         "schema": [{**row, "nulls": nulls.get(row["column"])} for row in schema.shown()],
         "left_out": [{"column": column, "reason": reason} for column, reason in schema.left_out],
-        "groups": _groups(facts),
-        "candidates": _candidates(facts),
-        "curve": _curve(facts),
-        **_scored(facts),
+        "groups": groups(scored, facts.bench),
+        "candidates": compared,
+        "curve": curve(compared, job.task, facts.decision.chosen[0]),
+        **judged,
+        "why": why(scored, facts.bench, job.seed, job.rows),
         **_audited(facts),
         "stages": [stage.to_json() for stage in facts.stages],
-        "notices": [*facts.read["notices"], *_notices(facts)],
+        "notices": [*facts.read["notices"], *_notices(facts), *_unmeasured(judged["metrics"])],
         "environment": {"python": platform.python_version(), "cores": os.cpu_count(), **{p: metadata.version(p) for p in PACKAGES}},
         "correction": correction_of(facts.bench, facts.shipped, form, title(facts.shipped, form), calibration),
     }
@@ -131,11 +135,6 @@ def _plan(facts: Facts) -> dict[str, Any]:
         "row_weight": facts.plan.parts[0].row_weight,
         "regions": {name: int(count) for name, count in zip(names, facts.plan.counts, strict=True) if count},
     }
-
-
-def _truth(facts: Facts) -> Truth:
-    assert facts.table.truth is not None, "a decision stands on scores"
-    return facts.table.truth
 
 
 def _job(job: Job) -> dict[str, Any]:
@@ -171,16 +170,38 @@ def _notices(facts: Facts) -> list[str]:
     if facts.job.source and not any(g.needs.source for g in facts.job.generator if not isinstance(g, str)):
         found.append("the source was not used: none of the generators learns from one")
     found += [f"candidate {o.candidate.name} failed: {o.failed}" for o in facts.table.outcomes.values() if o.failed]
+    found += _asked(facts)
     if facts.bench.partitions[FINAL].regions.counts.sum() > facts.bench.cap:
         found.append(
             f"the search saw at most {facts.bench.cap:,} training rows a fold: small regions whole, large ones thinned and weighted up"
         )
     if facts.plan.size:
-        found.append("the rows written come from generators fitted on all training rows: no score judged those rows, only their like")
+        of = "all training rows" if facts.shipped.share == 1 else f"a share {facts.shipped.share:g} of the training rows (`_weight` 0)"
+        found.append(f"the rows written come from generators fitted on {of}: no score judged those rows, only their like")
     kept = "the run's fit/ and read/ folders hold real rows" + (
         "; this report shows some" if facts.job.rows else "; this report shows none"
     )
     return [*found, kept]
+
+
+def _asked(facts: Facts) -> list[str]:
+    """What to know of the search: candidates given up, and a clock that ended it."""
+    pruned = sum(outcome.pruned is not None for outcome in facts.table.outcomes.values())
+    found = [f"{pruned} candidates were given up after some of the folds: their rows in the table say why"] if pruned else []
+    if facts.job.seconds:
+        found.append(f"the search stopped asking after {facts.job.seconds:g} s: another run of the same command may try other candidates")
+    return found
+
+
+def _unmeasured(metrics: dict[str, Any]) -> list[str]:
+    """Metrics that are undefined, candidates that have none, and intervals from fewer rows than there are."""
+    found = []
+    for where in ("test", "out_of_fold"):
+        part = metrics[where]
+        found += part["notices"]
+        if part["looked_at"] < part["rows"]:
+            found.append(f"intervals of metrics stand on {part['looked_at']:,} of {part['rows']:,} rows and are that much wider")
+    return list(dict.fromkeys(found))
 
 
 def _projected(facts: Facts) -> list[str]:
@@ -188,152 +209,18 @@ def _projected(facts: Facts) -> list[str]:
     notice = getattr(facts.job.allocator, "notice", None)
     if notice is None or not facts.plan.size:
         return []
-    text = notice(facts.bench.partitions[FINAL].regions, facts.plan.size, facts.plan.parts[0].row_weight)
+    text = notice(facts.bench.regions(FINAL, facts.shipped.share), facts.plan.size, facts.plan.parts[0].row_weight)
     return [text] if text else []
-
-
-def _column(facts: Facts, pair: tuple[Candidate, str]) -> np.ndarray:
-    return facts.decision.losses[:, facts.decision.entries.index(pair)].astype(np.float64)
-
-
-def _test_losses(facts: Facts, candidate: Candidate, form: str) -> np.ndarray | None:
-    final = read_outcome(facts.judged, candidate)
-    if final is None or final.failed:
-        return None
-    scores = test_scores(facts.table.outcomes[candidate.id], final, form, _truth(facts), facts.job.task, facts.table.mix)
-    return losses({form: scores}, read_truth(facts.judged), facts.job.task, facts.bench.classes)[form]
-
-
-EMPTY = dict.fromkeys(("loss", "se", "test_loss", "test_se", "gap", "gap_se", "test_gap", "test_gap_se"))
-
-
-def _estimates(facts: Facts, pair: tuple[Candidate, str]) -> dict[str, float | None]:
-    """Losses with their standard errors; gaps are paired differences to the verdict's candidate, below 0 where this one is better."""
-    truth, mix, chosen = _truth(facts), facts.table.mix, facts.decision.chosen
-    mine, its = _column(facts, pair), _column(facts, chosen)
-    value = EMPTY | _named("", mine, its, truth, mix)
-    tested, against = _test_losses(facts, *pair), _test_losses(facts, *chosen)
-    if tested is not None and against is not None:
-        value |= _named("test_", tested, against, read_truth(facts.judged), mix)
-    return value
-
-
-def _named(prefix: str, mine: np.ndarray, its: np.ndarray, truth: Truth, mix: np.ndarray) -> dict[str, float]:
-    found = estimate(np.stack([mine, mine - its], axis=1), truth.group, mix, truth.unit)
-    names = ((f"{prefix}loss", f"{prefix}se"), (f"{prefix}gap", f"{prefix}gap_se"))
-    pairs = zip(names, found.mean, found.se, strict=True)
-    return {key: float(number) for (mean, se), m, s in pairs for key, number in ((mean, m), (se, s))}
-
-
-def _candidates(facts: Facts) -> list[dict[str, Any]]:
-    found = []
-    for candidate, form in facts.decision.entries:
-        outcome = facts.table.outcomes[candidate.id]
-        found.append(_row(facts, candidate, form, outcome) | _estimates(facts, (candidate, form)))
-    failed = [o for o in facts.table.outcomes.values() if o.failed]
-    return found + [_row(facts, o.candidate, "", o) | EMPTY for o in failed]
-
-
-def _row(facts: Facts, candidate: Candidate, form: str, outcome: Outcome) -> dict[str, Any]:
-    size = candidate.plan(facts.bench.partitions[FINAL].regions, facts.bench.allocator).size
-    return {
-        "name": title(candidate, form) if form else candidate.name,
-        "kind": candidate.kind,
-        "level": candidate.level(form),
-        "form": form,
-        "generator": candidate.generator.rpartition("-")[0],
-        "gamma": candidate.gamma,
-        "eta": candidate.eta,
-        "tilt": candidate.tilt,
-        "row_weight": candidate.row_weight,
-        "draws": candidate.fits,
-        "size": size,
-        "seconds": outcome.seconds,
-        "failed": outcome.failed,
-    }
-
-
-def _curve(facts: Facts) -> dict[str, Any]:
-    """Loss against size, calibrated like the lines without synthesis it is held against."""
-    form = "raw" if facts.job.task == "regression" else "calibrated"
-    points: dict[str, list[dict[str, Any]]] = {}
-    lines = []
-    for row in (r for r in _candidates(facts) if not r["failed"]):
-        if row["kind"] == "synthetic" and row["form"] == form:
-            points.setdefault(row["generator"], []).append({key: row[key] for key in ("size", "gamma", "loss", "se", "name")})
-        elif row["kind"] != "synthetic":
-            lines.append({key: row[key] for key in ("name", "loss", "se")})
-    return {
-        "generators": [{"name": name, "points": sorted(found, key=lambda p: p["size"])} for name, found in points.items()],
-        "lines": lines,
-    }
-
-
-def _groups(facts: Facts) -> list[dict[str, Any]]:
-    rows = facts.bench.rows
-    before, after = _by_group(facts, facts.decision.base), _by_group(facts, facts.decision.chosen)
-    train, test = rows.group_counts(FINAL), rows.counts[-1]
-    return [
-        {
-            "name": group.name,
-            "mix": rows.groups.mix[g],
-            "train": int(train[g]),
-            "test": int(test[g]),
-            "before": before[g],
-            "after": after[g],
-        }
-        for g, group in enumerate(rows.groups.items)
-    ]
-
-
-def _by_group(facts: Facts, pair: tuple[Candidate, str]) -> list[dict[str, float | None]]:
-    truth, tested = _truth(facts), _test_losses(facts, *pair)
-    test = read_truth(facts.judged) if tested is not None else None
-    found = []
-    for g in range(len(facts.table.mix)):
-        loss, se = _mean(_column(facts, pair)[truth.group == g])
-        test_loss, test_se = _mean(tested[test.group == g]) if tested is not None and test is not None else (None, None)
-        found.append({"loss": loss, "se": se, "test_loss": test_loss, "test_se": test_se})
-    return found
-
-
-def _mean(values: np.ndarray) -> tuple[float | None, float | None]:
-    if not len(values):
-        return None, None
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-
-
-def _scored(facts: Facts) -> dict[str, Any]:
-    """Reliability and label metrics on the test rows: as it is before, as the verdict has it after."""
-    if facts.job.task != "classification":
-        return {"reliability": None, "metrics": None}
-    as_it_is = ((c, form) for c, form in facts.decision.entries if c.kind == "plain" and c.fits == 1)
-    plain, raw_form = next(as_it_is, facts.decision.base)
-    pairs = {"before": (plain, raw_form), "after": facts.decision.chosen}
-    test, mix = read_truth(facts.judged), facts.table.mix
-    metrics: dict[str, Any] = {}
-    scored = {}
-    for name, (candidate, form) in pairs.items():
-        final = read_outcome(facts.judged, candidate)
-        if final is None or final.failed:
-            raise InternalError(f"{candidate.name} could not be fitted on all training rows: {final and final.failed}")
-        scores = test_scores(facts.table.outcomes[candidate.id], final, form, _truth(facts), facts.job.task, mix)
-        scored[name] = scores
-        metrics[name] = label_metrics(scores, test.truth, facts.job.seed)
-    raw = facts.table.outcomes[plain.id].raw.astype(np.float64)
-    metrics["moved"] = label_metrics(scored["before"], test.truth, facts.job.seed, move_thresholds(raw, _truth(facts).truth))
-    weight = row_weights(test.group, mix)
-    return {"reliability": reliability(scored["before"], scored["after"], test.truth, weight), "metrics": metrics}
 
 
 def _audited(facts: Facts) -> dict[str, Any]:
     """Drawn rows of the first fold's generator beside the rows it saw and the rows it did not."""
     best = facts.decision.best
-    key = (best[0].generator, 0, 0) if best else next(iter(k for k in facts.bench.pools if k[1] == 0), None)
+    key = (best[0].generator, 0, 0, best[0].share) if best else next(iter(k for k in facts.bench.pools if k[1] == 0), None)
     if key is None or key not in facts.bench.pools:
         return {"fidelity": None, "privacy": None, "sample": [], "pictures": None}
-    bench, part = facts.bench, facts.bench.partitions[0]
-    real = bench.rows.training(0, part.regions, part.rule).table(4 * AUDIT_ROWS)
+    bench, part = facts.bench, facts.bench.partitions[0].of_generator(key[3])
+    real = bench.rows.training(0, part.regions, part.rule, side=part.side).table(4 * AUDIT_ROWS)
     pool = bench.pools[key]
     have = pool.ceiling(len(part.regions))
     counts = np.minimum(np.bincount(real[REGION].to_numpy(), minlength=len(have)), have)

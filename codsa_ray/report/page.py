@@ -12,7 +12,9 @@ from markupsafe import Markup
 
 from codsa_ray.report import charts, text
 from codsa_ray.report.curve import beyond, loss_curve
+from codsa_ray.report.law import law_chart
 from codsa_ray.report.png import heat, picture
+from codsa_ray.report.reasons import section
 
 HERE = Path(__file__).parent
 HEADLINES = {
@@ -29,6 +31,7 @@ ADVICE = {
     "correct": "correct the scores",
     "leave": "change nothing",
 }
+WAYS = {"plain": "as it is", "base": "best without synthesis", "chosen": "verdict", "moved": "as it is, threshold moved"}
 LARGE = 2
 MOST_PAIRS = 8
 MOST_HISTOGRAMS = 12
@@ -75,8 +78,11 @@ def _parts(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _sections(report: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
     verdict, curve = report.get("verdict") or {}, report.get("curve") or {}
-    chart = loss_curve(curve, _called(verdict.get("chosen")))
+    chart = loss_curve(curve, curve.get("chosen") or _called(verdict.get("chosen")))
     yield "curve", "Loss against size", {"chart": chart, "beyond": beyond(curve), "names": _names(curve)} if chart else {}
+    yield "why", "Why", section(report.get("why") or {})
+    study = report.get("scaling") or {}
+    yield "scaling", "More rows", {"chart": law_chart(study), "sentences": study["sentences"]} if study else {}
     yield "groups", "Groups", _groups(report.get("groups") or [])
     yield "candidates", "Candidates", _candidates(report.get("candidates") or [])
     yield "metrics", "Metrics", _metrics(report.get("metrics") or {})
@@ -151,9 +157,16 @@ def _candidates(candidates: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    ways = [way for way in ("before", "after", "moved") if metrics.get(way)]
-    names = list(dict.fromkeys(name for way in ways for name in metrics[way]))
-    return {"ways": ways, "names": names, "value": metrics} if names else {}
+    """One table for the test rows, one for held-out training rows: a column per candidate, headed by all it is."""
+    tables = []
+    for where, title in (("test", "Test rows"), ("out_of_fold", "Held-out training rows")):
+        part = metrics.get(where) or {}
+        ways = [{**way, "head": ", ".join(WAYS.get(name, name) for name in way["ways"])} for way in part.get("ways") or []]
+        names = [name for name in metrics.get("names") or [] if any(name in way["values"] for way in ways)]
+        if names:
+            heads = [{**way, "head": way["head"][:1].upper() + way["head"][1:]} for way in ways]
+            tables.append({"title": title, "rows": part.get("rows"), "ways": heads, "names": names, "notices": part.get("notices") or []})
+    return {"tables": tables, **{key: metrics.get(key) for key in ("level", "resamples", "bins")}} if tables else {}
 
 
 def _fidelity(fidelity: Mapping[str, Any]) -> dict[str, Any]:

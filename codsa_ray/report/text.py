@@ -31,6 +31,11 @@ def fixed(value: Any) -> str:
     return f"{value:.{4 if abs(value) < 1 else 3}f}".replace("-", MINUS)
 
 
+def signed(value: Any) -> str:
+    """A difference of losses, with its sign."""
+    return fixed(value) if value is None or value <= 0 else f"+{fixed(value)}"
+
+
 def count(value: Any) -> str:
     """A whole number with commas; a dash for None."""
     return MISSING if value is None else f"{value:,.0f}".replace("-", MINUS)
