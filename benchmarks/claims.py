@@ -1,0 +1,122 @@
+"""`make claims`: measures what the ten papers claim, with the controls they lack, and writes docs/claims.md; knows no paper.
+
+Each module `benchmarks/claims_*.py` brings CLAIMS. A measured claim is kept under runs/claims and not measured again, so that a stopped
+command goes on; `python -m benchmarks.claims NAME...` measures these alone. Some read tables from the folder that CODSA_DATA names.
+"""
+
+import importlib
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import psutil
+
+PLACE = Path("runs/claims")
+PAGE = Path("docs/claims.md")
+HELD = {True: "yes", False: "no", None: ""}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the page.
+
+    Args:
+        what: what is measured.
+        published: the paper's number, or "" for a control that it lacks.
+        ours: mean over repetitions.
+        se: its standard error, or None where the number is exact.
+        holds: whether the claim holds; None where the line is a control or makes no claim.
+        note: one sentence, for instance what a control takes away.
+    """
+
+    what: str
+    published: str
+    ours: float
+    se: float | None = None
+    holds: bool | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What one paper says, and how it is measured.
+
+    Args:
+        name: unique; what the command line takes.
+        paper: authors, year, identifier.
+        says: the claim, one sentence.
+        measure: returns the lines; every random thing in it is seeded.
+        data: reads CODSA_DATA.
+    """
+
+    name: str
+    paper: str
+    says: str
+    measure: Callable[[], Iterable[Line]]
+    data: bool = False
+
+
+def found() -> list[Claim]:
+    """Claims of every module beside this one, in the order of the modules' names."""
+    modules = sorted(path.stem for path in Path(__file__).parent.glob("claims_*.py"))
+    return [claim for module in modules for claim in importlib.import_module(f"benchmarks.{module}").CLAIMS]
+
+
+def measured(claim: Claim) -> dict[str, object]:
+    """The stored result, measured first where there is none."""
+    path = PLACE / f"{claim.name}.json"
+    if not path.exists():
+        started = time.perf_counter()
+        lines = [asdict(line) for line in claim.measure()]
+        result = {"lines": lines, "seconds": round(time.perf_counter() - started, 1), "date": str(date.today())}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".tmp").write_text(json.dumps(result, indent=1))
+        path.with_suffix(".tmp").replace(path)
+    return dict(json.loads(path.read_text()))
+
+
+def page(claims: Iterable[Claim]) -> str:
+    """The page of what is stored; a claim that was not measured yet says so."""
+    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
+    lines = ["# What the papers claim, and what we measure", ""]
+    lines += [f"`make claims` ({machine}); goes on where it was stopped. Ours are means with their standard errors.", ""]
+    for claim in claims:
+        path = PLACE / f"{claim.name}.json"
+        lines += [f"## {claim.name}", "", f"{claim.says} {claim.paper}.", ""]
+        if not path.exists():
+            lines += [f"Not measured yet: `python -m benchmarks.claims {claim.name}`.", ""]
+            continue
+        result = json.loads(path.read_text())
+        lines += ["| what | published | ours | holds | note |", "|---|---|---|---|---|"]
+        for line in result["lines"]:
+            ours = f"{line['ours']:.4g}" + (f" ± {line['se']:.2g}" if line["se"] is not None else "")
+            lines.append(f"| {line['what']} | {line['published']} | {ours} | {HELD[line['holds']]} | {line['note']} |")
+        lines += ["", f"{result['seconds']:.0f} s on {result['date']}.", ""]
+    return "\n".join(lines)
+
+
+def main(names: list[str]) -> None:
+    """Measures the named claims, or all, and writes the page."""
+    claims = found()
+    unknown = set(names) - {claim.name for claim in claims}
+    if unknown:
+        raise SystemExit(f"unknown claims {sorted(unknown)}; there are: {', '.join(claim.name for claim in claims)}")
+    for claim in claims:
+        if names and claim.name not in names:
+            continue
+        if claim.data and "CODSA_DATA" not in os.environ:
+            print(f"{claim.name}: left out, set CODSA_DATA to the folder of tables")
+            continue
+        result = measured(claim)
+        print(f"{claim.name}: {result['seconds']} s")
+        PAGE.write_text(page(claims))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
