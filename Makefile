@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint types bench-main bench-speed clean
+.PHONY: demo test test-all lint types claims bench-main bench-speed bench-overhead bench-decisions prior clean
 
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
@@ -26,6 +26,19 @@ bench-main: $(READY)
 
 bench-speed: $(READY)
 	$(BIN)/python -m benchmarks.speed
+
+bench-overhead: $(READY)
+	$(BIN)/python -m benchmarks.overhead
+
+claims: $(READY)
+	$(BIN)/python -m benchmarks.claims
+
+bench-decisions: $(READY)
+	$(BIN)/python -m benchmarks.decisions
+	$(BIN)/python -m benchmarks.verdicts
+
+prior: $(READY)
+	$(BIN)/python -m benchmarks.prior
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

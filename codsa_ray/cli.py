@@ -37,6 +37,10 @@ def parser() -> argparse.ArgumentParser:
     )
     synthesize.add_argument("--seed", type=int, metavar="N", help="another gives other rows (default: rows that the run has not drawn)")
     _ray_options(synthesize)
+    scaling = commands.add_parser("scaling", help="what more synthetic rows would bring: a finished run's plan with more and more of them")
+    scaling.add_argument("run", metavar="RUN", help="run folder of a finished `codsa augment`")
+    scaling.add_argument("--generator", metavar="NAME", help="which of the run's (default: that of its best synthetic candidate)")
+    _ray_options(scaling)
     report = commands.add_parser("report", help="write report.html again from a finished run, without computing anything")
     report.add_argument("run", metavar="RUN", help="run folder of a finished `codsa augment`")
     doctor = commands.add_parser("doctor", help="what this machine has (versions, cores, GPUs, Ray, filesystems) and what is wrong with it")
@@ -83,17 +87,7 @@ def _augment(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"{', '.join(names('learners'))}; sklearn:IMPORT.PATH for any scikit-learn classifier; NAME:setting=value (default: boosted)",
     )
-    add("--allocator", metavar="NAME", help=f"how synthetic rows are shared out: {', '.join(names('allocators'))} (default: balanced)")
-    add("--strata", metavar="NAME", help=f"how groups are cut further: {', '.join(names('strata'))} (default: whole)")
-    add("--task", choices=("classification", "regression", "anomaly"), help="what COL is (default: classification)")
-    add("--draws", type=int, metavar="D", help="most independent draws, and fits of the bags they are held against (default 5)")
-    add(
-        "--folds",
-        type=int,
-        metavar="K",
-        help="cross-validation folds; 1 is one 20 %% hold-out (default: 5 under 20,000 rows, 3 under 200,000, else 1)",
-    )
-    add("--trials", type=int, metavar="N", help="candidates with synthesis to try; those without are always tried (default 24)")
+    _search_options(command)
     add("--out", metavar="DIR", help="run folder, local or s3:// gs:// (default: codsa-run)")
     add("--seed", type=int, metavar="N", help="of everything random (default 0)")
     _ray_options(command)
@@ -101,6 +95,36 @@ def _augment(command: argparse.ArgumentParser) -> None:
     add("--force", action="store_true", help="write the best synthetic plan whatever the verdict")
     add("--until", metavar="STAGE", help="stop after read, fit, synthesize or search; the same command without it goes on")
     add("--dry-run", action="store_true", help="print schema, groups, candidates and cost; write nothing")
+
+
+def _search_options(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--allocator", metavar="NAME", help=f"how synthetic rows are shared out: {', '.join(names('allocators'))} (default: balanced)")
+    add("--strata", metavar="NAME", help=f"how groups are cut further: {', '.join(names('strata'))} (default: whole)")
+    add("--task", choices=("classification", "regression", "anomaly"), help="what COL is (default: classification)")
+    add("--loss", metavar="NAME", help="of a regression: squared, absolute or pinball:Q (default: squared)")
+    add("--bins", type=int, metavar="N", help="of a regression: N bins of COL with the same number of rows make groups (default: none)")
+    add(
+        "--share",
+        type=float,
+        action="append",
+        metavar="R",
+        help="share of each region for generators to learn from; learners train on the rest and drawn rows (repeat; default 1: all)",
+    )
+    add("--draws", type=int, metavar="D", help="most independent draws, and fits of the bags they are held against (default 5)")
+    add(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="cross-validation folds; 1 is one 20 %% hold-out (default: 5 under 20,000 rows, 3 under 200,000, else 1)",
+    )
+    search = command.add_mutually_exclusive_group()
+    search.add_argument("--trials", type=int, metavar="N", help="synthetic candidates to try; those without are always tried (default 24)")
+    search.add_argument("--budget", metavar="B", help="the same as --trials, or seconds as in 300s: then not reproducible")
+    add(
+        "--repeats", type=int, metavar="R", help="cuts into folds for what is still in the running (default: 1, or 3 where a group is thin)"
+    )
+    add("--prior", action="store_true", help="choose by losses shrunk towards what earlier data sets showed (see docs/options.md)")
 
 
 def _json_file(option: str, path: str | None) -> Any:
@@ -115,7 +139,7 @@ def _json_file(option: str, path: str | None) -> Any:
 
 def job_of(options: argparse.Namespace) -> Job:
     """The job that the options ask for; what was not given keeps Job's default."""
-    many = ("group", "region", "hide", "merge", "keep", "generator")
+    many = ("group", "region", "hide", "merge", "keep", "generator", "share")
     one = (
         "data",
         "target",
@@ -126,9 +150,13 @@ def job_of(options: argparse.Namespace) -> Job:
         "allocator",
         "strata",
         "task",
+        "loss",
+        "bins",
         "draws",
         "folds",
+        "repeats",
         "trials",
+        "budget",
         "out",
         "seed",
         "address",
@@ -141,7 +169,7 @@ def job_of(options: argparse.Namespace) -> Job:
     for option, value in (("--target-mix", mix), ("--schema", schema)):
         if value is not None and not isinstance(value, dict):
             raise InputError(f"a JSON object in the {option} file", type(value).__name__, "see docs/options.md")
-    return Job(**given, target_mix=mix, schema=schema, rows=not options.no_rows, force=options.force)
+    return Job(**given, target_mix=mix, schema=schema, rows=not options.no_rows, prior=options.prior, force=options.force)
 
 
 def _command(options: argparse.Namespace) -> int:
@@ -177,6 +205,11 @@ def _command(options: argparse.Namespace) -> int:
                 console.progress,
             )
         )
+    elif options.command == "scaling":
+        from codsa_ray.scale import scaling
+
+        found = scaling(options.run, options.generator, options.address, options.workers or 0, options.gpus or 0.0, console.progress)
+        print("\n".join(found["sentences"]))
     elif options.command == "report":
         console.verdict(pipeline.rewrite_report(options.run))
     else:

@@ -104,27 +104,32 @@ def _costs(job: Job, rows: Rows, partitions: dict[int, Partition], speeds: Calib
     classes_only = len(rows.groups.items) == len(rows.schema(FINAL).classes)
     hidden = len(rows.groups.observable({c.name for c in rows.schema(FINAL).features})[0].items) < len(rows.groups.items)
     tried += baselines(job.draws, learner.needs.offset, hidden, classes_only, len(rows.schema(FINAL).classes), 0)
-    tried += openers(names, job.draws, regions, 0)[: job.trials]
-    rest = max(job.trials - len(openers(names, job.draws, regions, 0)), 0)
+    opening = [replace(candidate, share=job.share[0]) for candidate in openers(names, job.draws, regions, 0)]
+    opening += [replace(candidate, share=share) for candidate in opening[:1] for share in job.share[1:]]
+    tried += opening[: job.trials]
+    rest = max(job.trials - len(opening), 0)
     train = sum(int(partitions[f].regions.counts.sum()) for f in range(rows.folds))
     fits = sum(candidate.fits for candidate in tried) + rest * (1 + job.draws) / 2
-    ceilings = {f: ceiling(partitions[f].regions, allocator) for f in range(rows.folds)}
-    drawn = job.draws * sum(int(c.sum()) for c in ceilings.values())
+    ceilings = [ceiling(partitions[f].of_learner(r).regions, allocator, regions) for f in range(rows.folds) for r in job.share]
+    drawn = job.draws * sum(int(c.sum()) for c in ceilings)
     seconds = {
-        "fit": sum(speeds.fit[n] * (train + regions.counts.sum()) / 1000 for n in names),
+        "fit": sum(speeds.fit[n] * share * (train + regions.counts.sum()) / 1000 for n in names for share in job.share),
         "synthesize": sum(drawn / speeds.draw[n] for n in names),
         "search": fits * speeds.learner * train / 1000 * 1.5,
     }
     lines = ["", "candidates"]
     lines.append(f"  none, with each of the learner's {len(learner.variants())} settings")
     lines += [f"  {candidate.name}" for candidate in tried[len(learner.variants()) :]]
-    lines += [f"  and {rest} more, proposed from what these score" if rest else "  and no more"]
+    if job.seconds:
+        seconds["search"] = job.seconds * job.workers
+    many = f"as many more as {job.seconds:g} s have time for" if job.seconds else f"{rest} more" if rest else ""
+    lines += [f"  and {many}, proposed from what these score" if many else "  and no more"]
     lines += [
         "",
-        f"ceiling  {int(max(c.sum() for c in ceilings.values())):,} synthetic rows a draw, {job.draws} draws, {rows.folds} fold(s)",
+        f"ceiling  {int(max(c.sum() for c in ceilings)):,} synthetic rows a draw, {job.draws} draws, {rows.folds} fold(s)",
         "cost",
     ]
-    lines.append(f"  generator fits {len(names) * (rows.folds + 1)}, learner fits about {fits * rows.folds:,.0f}")
+    lines.append(f"  generator fits {len(names) * len(job.share) * (rows.folds + 1)}, learner fits about {fits * rows.folds:,.0f}")
     lines.append(f"  rows to draw {drawn * len(names):,} ({drawn * len(names) * speeds.bytes / 2**20:,.0f} MiB before compression)")
     for stage, value in seconds.items():
         lines.append(f"  {stage:<11} about {value / job.workers:,.0f} s on {job.workers} workers ({value:,.0f} core seconds)")

@@ -1,5 +1,6 @@
 """Job: what the user asked for, as plain values; knows nothing of how it is done."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,6 +9,7 @@ from codsa_ray.contracts import Allocator as AllocatorProtocol
 from codsa_ray.contracts import Generator, Learner, Strata
 from codsa_ray.errors import SettingError
 from codsa_ray.plugins import make, name_of, restore, settings_of
+from codsa_ray.risk import task_of
 
 GENERATORS = ("sequential_trees", "tabular_diffusion")
 
@@ -31,9 +33,15 @@ class Job:
         keep: id-like columns to keep.
         generator, learner, allocator, strata: plug-ins.
         task: classification, regression or anomaly.
+        loss: of a regression: squared, absolute or pinball:Q; "" is the task's own.
+        bins: quantile bins of a regression's target that make groups, crossed with `group` and `region`; 0 leaves the target out.
+        share: of each region's training rows, what generators learn from while the learner trains on the others; 1: both on all.
         draws: independent draws, and fits of a bag.
         folds: cross-validation folds; None chooses by size.
+        repeats: cuts into folds on which the candidates still in the running are scored; None: one, or more where a group is thin.
+        prior: choices are made on losses shrunk towards what earlier data sets showed, not by these rows alone.
         trials: synthetic candidates.
+        budget: the same as a word ("60"), or seconds of search ("300s", then not reproducible); "" leaves it to `trials`.
         out: run folder.
         seed: of everything random.
         address: a Ray address; None starts an embedded Ray.
@@ -60,9 +68,15 @@ class Job:
     allocator: str | AllocatorProtocol = "balanced"
     strata: str | Strata = "whole"
     task: str = "classification"
+    loss: str = ""
+    bins: int = 0
+    share: tuple[float, ...] = (1.0,)
     draws: int = 5
     folds: int | None = None
+    repeats: int | None = None
+    prior: bool = False
     trials: int = 24
+    budget: str = ""
     out: str = "codsa-run"
     seed: int = 0
     address: str | None = None
@@ -73,13 +87,30 @@ class Job:
     smallest: int = 4
 
     def __post_init__(self) -> None:
+        if self.budget.isdecimal():
+            object.__setattr__(self, "trials", int(self.budget))
+        elif self.budget and not self.seconds:
+            raise SettingError("--budget as a number of trials, or seconds with an s", repr(self.budget), "write for instance 60 or 300s")
         for name, least in (("draws", 1), ("trials", 0), ("workers", 0), ("seed", 0), ("smallest", 1)):
             if getattr(self, name) < least:
                 raise SettingError(f"--{name} of at least {least}", str(getattr(self, name)), "give a larger number")
+        if self.repeats is not None and not 1 <= self.repeats <= 20:
+            raise SettingError("--repeats between 1 and 20", str(self.repeats), "leave it out to choose by size")
         if self.folds is not None and not 1 <= self.folds <= 20:
             raise SettingError("--folds between 1 (one 20 % hold-out) and 20", str(self.folds), "leave it out to choose by size")
         if self.task not in ("classification", "regression", "anomaly"):
             raise SettingError("--task classification, regression or anomaly", self.task, "choose one")
+        task_of(self.task, loss=self.loss)
+        if self.bins and (self.task != "regression" or self.bins < 2):
+            raise SettingError("--bins of at least 2, with --task regression", f"{self.bins} with {self.task}", "leave it out")
+        if not self.share or not all(0 < share <= 1 for share in self.share) or len(set(self.share)) < len(self.share):
+            raise SettingError("--share above 0 and up to 1, each once", str(self.share), "write for instance --share 1 --share 0.5")
+
+    @property
+    def seconds(self) -> float:
+        """After so many the search stops asking for synthetic candidates; 0 where `trials` says when."""
+        number = self.budget.removesuffix("s")
+        return float(number) if self.budget.endswith("s") and re.fullmatch(r"\d+(\.\d+)?", number) else 0.0
 
     def made(self) -> "Job":
         """The same job with every plug-in name replaced by its instance.
@@ -112,11 +143,11 @@ def restored(value: dict[str, Any]) -> Job:
     Raises:
         SettingError: the run used a plug-in that is not the package's.
     """
-    tuples = ("group", "region", "hide", "merge", "keep")
+    tuples = ("group", "region", "hide", "merge", "keep", "share")
     homes = (("learner", "learners"), ("allocator", "allocators"), ("strata", "strata"))
     plugins = {key: restore(folder, **value[key]) for key, folder in homes}
     generators = tuple(restore("generators", **generator) for generator in value["generator"])
-    return Job(**{**value, **{key: tuple(value[key]) for key in tuples}, **plugins, "generator": generators})
+    return Job(**{**value, **{key: tuple(value[key]) for key in tuples if key in value}, **plugins, "generator": generators})
 
 
 def plain(plugin: Any) -> dict[str, Any]:

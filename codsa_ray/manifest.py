@@ -1,8 +1,13 @@
 """Manifests: the file a stage writes last, with the fingerprint of all it depended on; knows no stage."""
 
 import os
+import shutil
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -77,6 +82,32 @@ def claim(out: Folder) -> FileLock | None:
     if MARK not in names:
         out.write_json(MARK, {"format": FORMAT})
     return lock
+
+
+@contextmanager
+def claimed(out: Folder) -> Iterator[None]:
+    """`out` locked by `claim` for the block."""
+    lock = claim(out)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+@contextmanager
+def scratch(out: Folder) -> Iterator[str]:
+    """A folder on this machine that goes with the block; `out` is claimed."""
+    mine = f"codsa-{fingerprint(out.address)}-"
+    if not out.remote:
+        # The lock is ours: what lies there was left by a run that was killed.
+        for left in Path(tempfile.gettempdir()).glob(f"{mine}*"):
+            shutil.rmtree(left, ignore_errors=True)
+    place = tempfile.mkdtemp(prefix=mine)
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def check_run(run: Folder) -> Folder:

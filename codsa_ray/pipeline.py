@@ -1,7 +1,6 @@
 """The whole pass, one line a stage; knows every stage and none of their insides."""
 
-import shutil
-import tempfile
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from codsa_ray import evidence
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
 from codsa_ray.contracts import Progress, silent
@@ -18,29 +18,33 @@ from codsa_ray.decide import Verdict
 from codsa_ray.errors import FolderError, SettingError, ShortOfRows
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job, plain, restored
-from codsa_ray.judge import Decision, decide_run, final_candidates
-from codsa_ray.manifest import MANIFEST, check_run, claim
+from codsa_ray.judge import Decision, decide_run, final_candidates, running
+from codsa_ray.manifest import MANIFEST, check_run, claimed, scratch
 from codsa_ray.outcomes import Table
 from codsa_ray.partition import Partition, partition
 from codsa_ray.plan import Plan
-from codsa_ray.plugins import identity
+from codsa_ray.plugins import identity, name_of
 from codsa_ray.pool import Pool
 from codsa_ray.pools import ceiling, pool_of, sized
+from codsa_ray.prior import Belief, Prior
 from codsa_ray.report.facts import Facts, Stage, gather
 from codsa_ray.report.page import render
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.seeds import fingerprint
+from codsa_ray.stages.again import scored_again
 from codsa_ray.stages.apply import apply
 from codsa_ray.stages.cluster import EXTRA_CPUS, connect, resources
 from codsa_ray.stages.fit import Fitted, fit_all, fit_jobs
 from codsa_ray.stages.read import read
+from codsa_ray.stages.recut import repeats_for
 from codsa_ray.stages.search import VERSION as SCORES
-from codsa_ray.stages.search import Trial, search, try_all
+from codsa_ray.stages.search import Limit, Trial, search, try_all
 from codsa_ray.stages.source import source_identity, source_of
 from codsa_ray.stages.strategy import Space, strategy
 from codsa_ray.stages.synthesize import synthesize
 
 STAGES = ("read", "fit", "synthesize", "search", "report")
+SCALING = "scaling.json"
 
 
 @dataclass(frozen=True)
@@ -91,16 +95,6 @@ class Clock:
         )
 
 
-@contextmanager
-def _claimed(out: Folder) -> Iterator[None]:
-    lock = claim(out)
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
-
-
 def _apart(job: Job) -> None:
     """DATA's folder must not hold the run: a second run would read its own output."""
     for address in filter(None, (job.data, job.test, job.source)):
@@ -125,7 +119,7 @@ def prepare(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, 
 
 def _partitions(job: Job, rows: Rows) -> dict[int, Partition]:
     strata: Any = job.strata
-    return {fold: partition(rows, strata, fold) for fold in [*range(rows.folds), FINAL]}
+    return {fold: partition(rows, strata, fold, job.share) for fold in [*range(rows.folds), FINAL]}
 
 
 def run(job: Job, progress: Progress = silent) -> Report:
@@ -158,22 +152,8 @@ def run_until(job: Job, last: str, progress: Progress = silent) -> Report | None
     job = job.made()
     _apart(job)
     out = Folder(job.out).absolute
-    with _claimed(out), _cache(out) as cache:
+    with claimed(out), scratch(out) as cache:
         return _run(settled(job), out, cache, Clock(progress), last)
-
-
-@contextmanager
-def _cache(out: Folder) -> Iterator[str]:
-    mine = f"codsa-{fingerprint(out.address)}-"
-    if not out.remote:
-        # The lock is ours: what lies there was left by a run that was killed.
-        for left in Path(tempfile.gettempdir()).glob(f"{mine}*"):
-            shutil.rmtree(left, ignore_errors=True)
-    place = tempfile.mkdtemp(prefix=mine)
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
 
 
 def _run(job: Job, out: Folder, cache: str, clock: Clock, last: str) -> Report | None:
@@ -185,37 +165,66 @@ def _run(job: Job, out: Folder, cache: str, clock: Clock, last: str) -> Report |
     return None if last == "read" else _pass(job, rows, read_facts, partitions, out, cache, clock, last)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A run up to its decision.
+
+    Args:
+        short: generators that fell short, with the reason.
+        judged_by: what its scores depend on beside their candidate.
+    """
+
+    out: Folder
+    job: Job
+    fitted: Fitted
+    short: dict[str, str]
+    bench: Bench
+    table: Table
+    decision: Decision
+    judged_by: list[Any]
+
+
 def _pass(
     job: Job, rows: Rows, read_facts: dict[str, Any], partitions: dict[int, Partition], out: Folder, cache: str, clock: Clock, last: str
 ) -> Report | None:
-    fitted = _fit(job, rows, partitions, out, read_facts["fingerprint"], clock)
+    mark = read_facts["fingerprint"]
+    kept = _decided(job, rows, mark, partitions, out, cache, clock, last)
+    if kept is None:
+        return None
+    bench, plan, candidate, late = _final(job, kept.bench, kept.decision, kept.fitted, out, mark, clock)
+    judged = _judge(job, bench, kept.decision, out, mark, clock)
+    failed, said = {**kept.fitted.failed, **kept.short, **late}, tuple(kept.fitted.notices)
+    facts = Facts(job, bench, kept.table, kept.decision, judged, plan, candidate, read_facts, failed, tuple(clock.stages), said)
+    return _report(facts, out, clock)
+
+
+def _decided(
+    job: Job, rows: Rows, mark: str, partitions: dict[int, Partition], out: Folder, cache: str, clock: Clock, last: str
+) -> Kept | None:
+    fitted = _fit(job, rows, partitions, out, mark, clock)
     if last == "fit":
         return None
     pools, short = _draw(job, rows, partitions, fitted, out, clock)
     if last == "synthesize":
         return None
     bench = Bench(rows, partitions, {key: pool for key, (pool, _) in pools.items()}, job.learner, job.allocator, cache)  # type: ignore[arg-type]
-    table = _search(job, bench, [g for g in fitted.generators if g not in short], out, read_facts["fingerprint"], clock)
+    table = _search(job, bench, [g for g in fitted.generators if g not in short], out, mark, clock)
     if last == "search":
         return None
-    decision = _decide(job, bench, table, out, clock)
-    bench, plan, candidate, late = _final(job, bench, decision, fitted, out, read_facts["fingerprint"], clock)
-    judged = _judge(job, bench, decision, out, read_facts["fingerprint"], clock)
-    failed, said = {**fitted.failed, **short, **late}, tuple(fitted.notices)
-    facts = Facts(job, bench, table, decision, judged, plan, candidate, read_facts, failed, tuple(clock.stages), said)
-    return _report(facts, out, clock)
+    decision = _decide(job, bench, table, out, mark, clock)
+    return Kept(out, job, fitted, short, bench, table, decision, _judged_by(job, bench, mark))
 
 
 def _fit(job: Job, rows: Rows, partitions: dict[int, Partition], out: Folder, mark: str, clock: Clock) -> Fitted:
     jobs = fit_jobs(job, rows, partitions, out, mark)
     kept = all(fit.manifest.read() for fit in jobs)
     fitted = fit_all(job, rows, partitions, jobs, source_of(job, rows), clock.progress)
-    count = int(sum(partitions[fit.fold].regions.counts.sum() for fit in jobs))
+    count = int(sum(partitions[fit.fold].of_generator(fit.share).regions.counts.sum() for fit in jobs))
     clock.tick("fit", count, count, kept)
     return fitted
 
 
-Pools = dict[tuple[str, int, int], tuple[Pool, Any]]
+Pools = dict[tuple[str, int, int, float], tuple[Pool, Any]]
 
 
 def _draw(
@@ -227,9 +236,10 @@ def _draw(
         name = identity(fit.generator)
         if fit.fold == FINAL or name in fitted.failed or not job.trials:
             continue
-        counts = ceiling(partitions[fit.fold].regions, allocator)
+        counts = ceiling(partitions[fit.fold].of_learner(fit.share).regions, allocator, partitions[FINAL].regions)
         for draw in range(job.draws):
-            pools[name, fit.fold, draw] = pool_of(out / "pools", fit.generator, fit.fit, fit.fold, draw, job.seed, counts), fit
+            pool = pool_of(out / "pools", fit.generator, fit.fit, fit.fold, draw, job.seed, counts, fit.share)
+            pools[name, fit.fold, draw, fit.share] = pool, fit
     asked = sum(int(pool.ceiling(len(partitions[FINAL].regions)).sum()) for pool, _ in pools.values())
     drawn = synthesize(rows, partitions, list(pools.values()), job.workers, job.gpus, clock.progress)
     clock.tick("synthesize", asked, drawn.rows or asked, not drawn.rows)
@@ -245,18 +255,22 @@ def _search(job: Job, bench: Bench, generators: list[str], out: Folder, mark: st
         variants=len(learner.variants()),
         generators=tuple(generators),
         draws=job.draws,
-        trials=job.trials,
+        trials=sys.maxsize if job.seconds else job.trials,
         offset=learner.needs.offset,
         cells=len(bench.coarse(FINAL)[0].items) < len(rows.groups.items),
         groups_are_classes=len(rows.groups.items) == bench.classes,
         classes=bench.classes,
         regions=regions,
         seed=job.seed,
+        theory=evidence.kept(bench, generators, folder).theory,
+        shares=job.share,
+        corrected=learner.needs.negative and bench.classes > 0,
     )
-    table = Table(folder, job.task, bench.classes, np.array(rows.groups.mix))
+    table = Table(folder, job.task, bench.classes, np.array(rows.groups.mix), job.loss)
     before = len(folder.names())
     total = space.variants + 12 + job.trials
-    search(Trial(bench, folder, tuple(range(rows.folds))), strategy(space), table, job.workers, total, clock.progress)
+    limit = Limit(job.seconds, f"asked-{fingerprint([job.seconds, repr(space)])}.json") if job.seconds else None
+    search(Trial(bench, folder, tuple(range(rows.folds))), strategy(space), table, job.workers, total, clock.progress, limit)
     fresh = len(folder.names()) - before
     clock.tick("search", len(table.outcomes), len(table.outcomes), not fresh, "trials")
     return table
@@ -267,12 +281,23 @@ def _judged_by(job: Job, bench: Bench, mark: str) -> list[Any]:
     return [SCORES, mark, plain(job.learner), plain(job.allocator), plain(job.strata), bench.cap, source_identity(job)]
 
 
-def _decide(job: Job, bench: Bench, table: Table, out: Folder, clock: Clock) -> Decision:
+def _decide(job: Job, bench: Bench, table: Table, out: Folder, mark: str, clock: Clock) -> Decision:
     learner: Any = job.learner
     regions = bench.partitions[FINAL].regions
-    sizes = {o.candidate.id: o.candidate.plan(regions, bench.allocator).size for o in table.outcomes.values()}
+    tried = [outcome.candidate for outcome in table.outcomes.values()]
+    sizes = {c.id: c.plan(bench.regions(FINAL, c.share), bench.allocator).size for c in tried}
     names = [group.name for group in bench.rows.groups.items]
-    decision = decide_run(table, sizes, names, table.tuned(len(learner.variants())), job.seed)
+    tuned, smallest = table.tuned(len(learner.variants())), int(regions.group_counts[np.array(regions.mix) > 0].min())
+
+    def believe(pairs: list[tuple[Candidate, str]]) -> Belief | None:
+        return Prior.shipped().belief(name_of(learner), pairs, smallest) if job.prior else None
+
+    def decided(again: list[Table]) -> Decision:
+        return decide_run(table, sizes, names, tuned, job.seed, believe, again)
+
+    decision, repeats = decided([]), repeats_for(job.repeats, bench.rows)
+    if repeats > 1:
+        decision = decided(scored_again(job, bench, table, running(decision, table), repeats, out, mark, clock.progress))
     out.write_json("verdict.json", decision.verdict.to_json())
     scored = 0 if table.truth is None else len(table.truth)
     clock.tick("decide", scored, scored)
@@ -287,23 +312,21 @@ def _final(
     Returns:
         The bench with the final pools, what was written, of which candidate, and final generators that fell short with the reason.
     """
-    regions = bench.partitions[FINAL].regions
     shipped = decision.best[0] if job.force and decision.best else decision.chosen[0]
     pools: Pools = {}
     for candidate in dict.fromkeys((shipped, *([decision.best[0]] if decision.best else []))):
-        plan = candidate.plan(regions, bench.allocator)
+        plan = candidate.plan(bench.regions(FINAL, candidate.share), bench.allocator)
         for draw in range(plan.draws if plan.size else 0):
-            fit = fitted.of(candidate.generator, FINAL)
-            key = (candidate.generator, FINAL, draw)
-            held = pools[key][0].ceiling(len(regions)) if key in pools else np.zeros(len(regions), dtype=np.int64)
-            counts = np.maximum(plan.counts, held)
-            pools[key] = pool_of(out / "pools", fit.generator, fit.fit, FINAL, draw, job.seed, counts), fit
+            fit = fitted.of(candidate.generator, FINAL, candidate.share)
+            key = (candidate.generator, FINAL, draw, candidate.share)
+            counts = np.maximum(plan.counts, pools[key][0].ceiling(len(plan.counts)) if key in pools else 0)
+            pools[key] = pool_of(out / "pools", fit.generator, fit.fit, FINAL, draw, job.seed, counts, fit.share), fit
     drawn = synthesize(bench.rows, bench.partitions, list(pools.values()), job.workers, job.gpus, clock.progress)
     if shipped.generator in drawn.short:
         raise ShortOfRows(f"{drawn.short[shipped.generator]}; leave this --generator out")
     bench = replace(bench, pools=bench.pools | {key: pool for key, (pool, _) in pools.items()}, memory={})
-    plan = shipped.plan(regions, bench.allocator)
-    mine = tuple(pools[shipped.generator, FINAL, draw][0] for draw in range(plan.draws if plan.size else 0))
+    plan = shipped.plan(bench.regions(FINAL, shipped.share), bench.allocator)
+    mine = tuple(pools[shipped.generator, FINAL, draw, shipped.share][0] for draw in range(plan.draws if plan.size else 0))
     depends = {"fits": [pool.key.id for pool in mine], "rows": mark}
     facts = apply(bench.rows, bench.partitions[FINAL], mine, plan, shipped, out, depends, job.workers, clock.progress)
     clock.tick("apply", facts["rows_in"], facts["rows_out"], facts["reused"])
@@ -322,6 +345,9 @@ def _judge(job: Job, bench: Bench, decision: Decision, out: Folder, mark: str, c
 
 def _report(facts: Facts, out: Folder, clock: Clock) -> Report:
     value = gather(facts)
+    study = out.read_json(SCALING) if out.exists(SCALING) else {}
+    if study.get("judged_by") == fingerprint(_judged_by(facts.job, facts.bench, facts.read["fingerprint"])):
+        value["scaling"] = study
     out.write_json("correction.json", value.pop("correction"))
     out.write_json("report.json", value)
     # From what was stored, so that `codsa report` gives the same page.
@@ -336,13 +362,37 @@ def rewrite_report(run_folder: str, progress: Progress = silent) -> Report:
     Raises:
         FolderError: not a finished run.
     """
+    out, job = _finished(run_folder)
+    with claimed(out), scratch(out) as cache:
+        rows, stored, partitions = _stored(job, out)
+        report = _pass(job, rows, stored, partitions, out, cache, Clock(progress), STAGES[-1])
+    assert report is not None, "the last stage writes the report"
+    return report
+
+
+def _finished(run_folder: str) -> tuple[Folder, Job]:
     out = check_run(Folder(run_folder).absolute)
     if not out.exists("report.json"):
         raise FolderError("a finished run", f"{out.shown} without report.json", "give its `codsa augment` again: it goes on")
-    job = replace(restored(out.read_json("job.json")), out=out.address, workers=1)
-    with _claimed(out), _cache(out) as cache:
-        stored = (out / "read").read_json(MANIFEST)
-        rows = Rows.from_json(out / "read", stored["rows_json"])
-        report = _pass(job, rows, {**stored, "reused": True}, _partitions(job, rows), out, cache, Clock(progress), STAGES[-1])
-    assert report is not None, "the last stage writes the report"
-    return report
+    return out, replace(restored(out.read_json("job.json")), out=out.address, workers=1)
+
+
+def _stored(job: Job, out: Folder) -> tuple[Rows, dict[str, Any], dict[int, Partition]]:
+    stored = (out / "read").read_json(MANIFEST)
+    rows = Rows.from_json(out / "read", stored["rows_json"])
+    return rows, {**stored, "reused": True}, _partitions(job, rows)
+
+
+@contextmanager
+def reopened(run_folder: str) -> Iterator[Kept]:
+    """A finished run up to its decision, from what is stored, locked while it is open.
+
+    Raises:
+        FolderError: not a finished run.
+    """
+    out, job = _finished(run_folder)
+    with claimed(out), scratch(out) as cache:
+        rows, stored, partitions = _stored(job, out)
+        kept = _decided(job, rows, stored["fingerprint"], partitions, out, cache, Clock(silent), STAGES[-1])
+        assert kept is not None, "the last stage decides"
+        yield kept

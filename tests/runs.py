@@ -20,7 +20,8 @@ from codsa_ray.schema import Schema
 from codsa_ray.stages import fit, search
 
 GENERATORS = ("bootstrap:jitter=0.1", "sequential_trees")
-SMALL: dict[str, Any] = {"generator": GENERATORS, "learner": "logistic", "trials": 4, "draws": 2, "folds": 2, "force": True, "workers": 2}
+ONE_CUT: dict[str, Any] = {"folds": 2, "repeats": 1}
+SMALL: dict[str, Any] = {"generator": GENERATORS, "learner": "logistic", "trials": 4, "draws": 2, "force": True, "workers": 2, **ONE_CUT}
 
 
 def patients(n: int = 240, seed: int = 0) -> pa.Table:
@@ -56,7 +57,7 @@ def job(data: str, out: Path | str, **settings: Any) -> Job:
 def options(data: str, out: Path | str) -> list[str]:
     """The command line of `job(data, out)`."""
     named = [word for name in GENERATORS for word in ("--generator", name)]
-    numbers = ["--trials", "4", "--draws", "2", "--folds", "2", "--workers", "2"]
+    numbers = ["--trials", "4", "--draws", "2", "--folds", "2", "--repeats", "1", "--workers", "2"]
     return ["augment", data, "--target", "state", "--out", str(out), *named, "--learner", "logistic", *numbers, "--force"]
 
 
@@ -94,7 +95,7 @@ def fits_here(job: Job, rows: Rows, partitions: Any, waiting: list[fit.FitJob], 
 def tries_here(trial: search.Trial, feed: search.Feed, workers: int) -> None:
     """Stands in for Ray Tune."""
     while (candidate := feed.following()) is not None:
-        search.run_candidate(trial, candidate)
+        search.run_candidate(trial, candidate, feed.reference)
         feed.finished(candidate.id)
 
 
