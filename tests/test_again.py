@@ -13,14 +13,17 @@ from codsa_ray.pipeline import Report, run
 from codsa_ray.rows import FINAL, FOLD, GROUP, UNIT, Rows
 from codsa_ray.seeds import rng_of
 from codsa_ray.stages.recut import REPEATS, cut_again, repeats_for
-from tests.runs import contents, job, patients, rows_of, written
+from tests.runs import contents, fits_here, job, patients, rows_of, tries_here, written
 
 
 @pytest.fixture(scope="module")
 def twice(ray: None, tmp_path_factory: pytest.TempPathFactory) -> Report:
     folder = tmp_path_factory.mktemp("again")
     data = written(folder, patients())
-    return run(job(data, folder / "run", repeats=2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("codsa_ray.stages.fit._run", fits_here)
+        patch.setattr("codsa_ray.stages.search._tune", tries_here)
+        return run(job(data, folder / "run", repeats=2))
 
 
 def folds_of(rows: Rows) -> np.ndarray:
@@ -69,7 +72,7 @@ def test_cuts_differ_from_each_other_and_not_from_themselves(twice: Report) -> N
     assert cuts[0][1] == cuts[2][1] != cuts[1][1]
 
 
-def test_units_are_not_split_by_a_further_cut(ray: None, tmp_path: Path) -> None:
+def test_units_are_not_split_by_a_further_cut(here: None, tmp_path: Path) -> None:
     table = patients()
     unit = [f"U{i // 3}" for i in range(len(table))]
     data = written(tmp_path, table.append_column("unit", [unit]))
@@ -80,7 +83,7 @@ def test_units_are_not_split_by_a_further_cut(ray: None, tmp_path: Path) -> None
         assert len(np.unique(fold[units == one])) == 1
 
 
-def test_what_is_in_the_running_is_scored_again_and_the_same_command_scores_nothing_anew(twice: Report, tmp_path: Path) -> None:
+def test_what_is_in_the_running_is_scored_again_and_the_same_command_scores_nothing_anew(here: None, twice: Report) -> None:
     place = Path(twice.folder) / "again" / "1"
     scored = [path for path in place.rglob("search/*/*.parquet") if path.stem != "truth"]
     assert any(path.stem == Candidate(variant=v).id for path in scored for v in range(5))

@@ -70,6 +70,6 @@ def test_levels(candidate: Candidate, form: str, level: str) -> None:
 
 def test_openers_are_within_the_ceiling_and_unique() -> None:
     found = openers(["g-1"], 5, RARE, 0)
-    assert len(found) == len({c.id for c in found}) == 4
+    assert len(found) == len({c.id for c in found}) == 5
     assert all(c.gamma <= largest_gamma(RARE) for c in found)
     assert all(c.gamma == 0 and c.eta > 0 for c in openers(["g-1"], 5, EVEN, 0))

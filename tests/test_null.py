@@ -74,7 +74,7 @@ def verdict_of(seed: int, prior: Prior | None) -> str:
 
 
 @pytest.mark.parametrize("prior", [None, Prior.shipped()], ids=["these rows alone", "with the prior"])
-@pytest.mark.parametrize("sets", [12, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sets", [8, pytest.param(200, marks=pytest.mark.slow)])
 def test_copies_of_real_rows_are_called_augment_in_at_most_one_of_twenty_data_sets(sets: int, prior: Prior | None) -> None:
     said = [verdict_of(seed, prior) for seed in range(sets)]
     assert said.count("augment") <= sets / 20, said

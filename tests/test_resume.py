@@ -127,6 +127,7 @@ def killed_and_resumed(finished: Report, out: Path, moments: list[tuple[str, int
     assert runs.contents(out / "augmented") == runs.contents(finished.augmented)
 
 
+@pytest.mark.slow
 def test_killed_while_fitting_and_while_searching_then_goes_on(finished: Report, tmp_path: Path) -> None:
     killed_and_resumed(finished, tmp_path / "run", [("fit/*/*/manifest.json", 1, False), ("search/*/*.parquet", 4, True)])
     left = Path(tempfile.gettempdir()).glob(f"codsa-{fingerprint(str(tmp_path / 'run'))}-*")
