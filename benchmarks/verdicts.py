@@ -1,6 +1,6 @@
 """`make bench-decisions`, second half: judges rules by the measured cells and writes docs/benchmarks/decisions.md; fits no model.
 
-Rules choose by out-of-fold losses alone; test rows only judge. The prior of our rule is learned from the other origins' cells.
+Rules choose by out-of-fold losses alone; test rows only judge. The prior is learned from the other origins' cells.
 """
 
 import os
@@ -108,7 +108,7 @@ RULES: dict[str, Callable[[Candidate, str], bool]] = {
     "none": lambda c, form: c.kind == "plain" and c.fits == 1 and form == "raw",
 }
 Details = dict[str, dict[tuple[str, str], "Judged"]]
-OURS, ALONE = "ours", "ours, without the prior"
+OURS, PRIOR = "ours", "ours, with the prior"
 
 
 def splits() -> list[Split]:
@@ -129,7 +129,7 @@ def choices(measured: Sequence[Split]) -> list[dict[str, tuple[str, str]]]:
     found = []
     for one in measured:
         chosen = {rule: one.lowest(among) for rule, among in RULES.items()}
-        found.append({OURS: one.decided(priors[one.origin])[0], ALONE: one.decided(None)[0], **chosen})
+        found.append({OURS: one.decided(None)[0], PRIOR: one.decided(priors[one.origin])[0], **chosen})
     return found
 
 
@@ -217,7 +217,7 @@ def tabled(measured: Sequence[Split], chosen: Sequence[dict[str, tuple[str, str]
     kept = {cell: rows for cell, rows in cells.items() if len(rows) > 1}
     lines = ["| rule | regret | harm: 95 % bound | cells worse by over .02 nats | capture |", "|---|---|---|---|---|"]
     details: Details = {}
-    for rule in [OURS, ALONE, *RULES]:
+    for rule in [OURS, PRIOR, *RULES]:
         details[rule] = {cell: judge([measured[i] for i in rows], [chosen[i][rule] for i in rows]) for cell, rows in kept.items()}
         lines.append(f"| {rule} | {' | '.join(summary(list(details[rule].values())))} |" if kept else f"| {rule} | | | | |")
     return lines, details
@@ -262,7 +262,7 @@ def main() -> None:
         "",
         "Regret: test loss beyond that of the candidate best on the mean over splits, relative. Harm: 95 % bound of the mean relative "
         "excess over the best candidate without synthesis, chosen in hindsight. Capture: gain got over gain possible, cells chosen on half "
-        "of the splits and measured on the other. Intervals resample origins. Our prior is learned without the judged table's origin.",
+        "of the splits and measured on the other. Intervals resample origins. The prior (`--prior`) is learned from the other origins.",
         "",
         "## Whole tables",
         "",
