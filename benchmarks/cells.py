@@ -87,7 +87,7 @@ def prepared(job: Job, place: str) -> Bench:
         name = identity(fit.generator)
         for draw in range(DRAWS):
             pool = pool_of(out / "pools", fit.generator, fit.fit, fit.fold, draw, job.seed, counts)
-            pools.append(((name, fit.fold, draw), pool, fit))
+            pools.append(((name, fit.fold, draw, fit.share), pool, fit))
     drawer = MakeDrawer(rows, partitions)()
     for _, pool, fit in pools:
         for shard in pool.shards:

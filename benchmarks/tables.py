@@ -30,6 +30,7 @@ class Case:
         thin: what is taken away from the training rows, beyond what chance takes.
         make: the whole table where it is not a file as it is.
         against: a label that is told from all others together.
+        parts: a column whose value `test` marks the test rows, where the publisher cut the table.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Case:
     thin: Cut | None = None
     make: Callable[[], pd.DataFrame] | None = None
     against: Any = None
+    parts: str = ""
 
     def table(self) -> pd.DataFrame:
         """All rows with a label, as they come."""
@@ -61,7 +63,8 @@ class Case:
         table = table.iloc[rng.permutation(len(table))]
         rank = table.groupby(self.target, observed=True).cumcount()
         size = table.groupby(self.target, observed=True)[self.target].transform("size")
-        tested = rank < (size * TEST_SHARE).round()
+        tested = table[self.parts] == "test" if self.parts else rank < (size * TEST_SHARE).round()
+        table = table.drop(columns=[self.parts]) if self.parts else table
         train, test = table[~tested], _least_thinned(table[tested], self.target, MOST_TEST)
         if self.thin is not None:
             train = self.thin(train, rng)
@@ -198,5 +201,24 @@ INSIDE = (
         options={"region": ("age >= 60",)},
         thin=keep_only(lambda t: t["age"] >= 60, 60),
     ),
+    Case(
+        "heart, one site thinned",
+        "heart_disease_4sites",
+        "disease",
+        "heart",
+        drop=("split", "target"),
+        options={"region": ("site = 'va'",)},
+        thin=keep_only(lambda t: t["site"] == "va", 20),
+    ),
+    Case(
+        "sepsis, the second cohort",
+        "sepsis_survival",
+        "hospital_outcome_1alive_0dead",
+        "sepsis",
+        drop=("split",),
+        options={"region": ("cohort = 'validation_south_korea'",)},
+        thin=keep_only(lambda t: t["cohort"] == "validation_south_korea", 60),
+    ),
+    Case("nsl_kdd, shifted test", "nsl_kdd", "attack_family", "nsl_kdd", drop=("attack", "level"), parts="split"),
 )
 CASES = WHOLE + INSIDE

@@ -15,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from benchmarks.cells import GRID
 from benchmarks.measured import PLACE, Measured
 from benchmarks.prior import Lesson, lesson, prior_of
 from benchmarks.tables import CASES, INSIDE
+from benchmarks.tg import on_grid, read
 from codsa_ray.candidates import Candidate
 from codsa_ray.decide import decide
 from codsa_ray.prior import Prior
@@ -38,12 +40,14 @@ class Split:
 
     Args:
         name, origin, learner: whose.
+        part: the split and the rows at most, as files name them.
         seen: what was measured.
     """
 
     name: str
     origin: str
     learner: str
+    part: str
     seen: Measured
 
     @cached_property
@@ -73,17 +77,27 @@ class Split:
 
     def decided(self, prior: Prior | None) -> tuple[tuple[str, str], str]:
         """((name, form), level) of our verdict."""
-        entries = [Entry(e["name"], e["level"], e["size"], e["form"]) for e in (self.seen.entries[m] for m in self.ours)]
+        kept = [self.seen.entries[m] for m in self.ours]
+        entries = [Entry(e["name"], e["level"], e["size"], e["form"], control=e["form"] == "offset") for e in kept]
         belief = prior.belief(self.learner, [self.pairs[m] for m in self.ours], self.seen.facts["smallest"]) if prior else None
         seen = self.seen
         verdict = decide(seen.losses[:, self.ours], seen.groups, seen.mix, entries, belief=belief, resamples=BAGS)
         return (verdict.chosen.name, verdict.chosen.form), verdict.kind
+
+    def loss(self, key: tuple[str, str]) -> float:
+        """Out-of-fold loss of an entry."""
+        return float(self.out_of_fold[_index(self, key)])
 
     def lowest(self, among: Callable[[Candidate, str], bool]) -> tuple[str, str]:
         """The entry of lowest out-of-fold loss among some."""
         # Where nothing is lacking there is no size to choose, and nothing is added.
         kept = [m for m, pair in enumerate(self.pairs) if among(*pair)] or [m for m, pair in enumerate(self.pairs) if RULES["none"](*pair)]
         return self.key(min(kept, key=lambda m: self.out_of_fold[m]))
+
+    def theory_guided(self) -> tuple[str, str]:
+        """What TG-VTSS takes of the measured sizes nearest to those it asks for (benchmarks/tg.py); of all, where those are not known."""
+        sizes = on_grid(read(f"{self.name}-{self.part}") or list(GRID))
+        return self.lowest(lambda c, form: published_grid(c, form) and c.gamma in sizes)
 
 
 def published_grid(candidate: Candidate, form: str) -> bool:
@@ -108,7 +122,8 @@ RULES: dict[str, Callable[[Candidate, str], bool]] = {
     "none": lambda c, form: c.kind == "plain" and c.fits == 1 and form == "raw",
 }
 Details = dict[str, dict[tuple[str, str], "Judged"]]
-OURS, PRIOR = "ours", "ours, with the prior"
+OURS, PRIOR, THEORY = "ours", "ours, with the prior", "TG-VTSS as published (SMOTE)"
+HINDSIGHT = "best on the other splits' test rows"  # no rule: what is left to it is what no choice could have known
 
 
 def splits() -> list[Split]:
@@ -116,8 +131,8 @@ def splits() -> list[Split]:
     origin = {case.name.replace(" ", "_").replace(",", ""): case.origin for case in CASES}
     found = []
     for path in sorted(PLACE.glob("*.npz")):
-        name, learner, _, _ = path.stem.rsplit("-", 3)
-        found.append(Split(name, origin[name], learner, Measured.read(path)))
+        name, learner, split, most = path.stem.rsplit("-", 3)
+        found.append(Split(name, origin[name], learner, f"{split}-{most}", Measured.read(path)))
     return found
 
 
@@ -129,8 +144,32 @@ def choices(measured: Sequence[Split]) -> list[dict[str, tuple[str, str]]]:
     found = []
     for one in measured:
         chosen = {rule: one.lowest(among) for rule, among in RULES.items()}
-        found.append({OURS: one.decided(None)[0], PRIOR: one.decided(priors[one.origin])[0], **chosen})
+        ours, shrunk = one.decided(None)[0], one.decided(priors[one.origin])[0]
+        found.append({OURS: ours, PRIOR: shrunk, THEORY: one.theory_guided(), **chosen})
+    for rows in by_cell(measured).values():
+        for i, key in zip(rows, hindsight([measured[i] for i in rows]), strict=True):
+            found[i][HINDSIGHT] = key
     return found
+
+
+def by_cell(measured: Sequence[Split]) -> dict[tuple[str, str], list[int]]:
+    """(table, learner) -> places of its splits, where it has two or more."""
+    cells: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for i, one in enumerate(measured):
+        cells[one.name, one.learner].append(i)
+    return {cell: rows for cell, rows in cells.items() if len(rows) > 1}
+
+
+def hindsight(cell: Sequence[Split]) -> list[tuple[str, str]]:
+    """Per split, the entry of lowest mean test loss over the cell's other splits."""
+    keys, T = _tested(cell)
+    return [keys[int(np.argmin(np.delete(T, i, 0).mean(0)))] for i in range(len(cell))]
+
+
+def _tested(cell: Sequence[Split]) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """Entries that every split has, and their (splits, entries) test losses."""
+    keys = sorted(set.intersection(*({one.key(m) for m in one.ours} for one in cell)))
+    return keys, np.array([[one.test[key] for key in keys] for one in cell])
 
 
 @dataclass(frozen=True)
@@ -154,8 +193,7 @@ class Judged:
 
 def judge(cell: Sequence[Split], chosen: Sequence[tuple[str, str]]) -> Judged:
     """Over the splits of one cell; entries that some split lacks are left out."""
-    keys = sorted(set.intersection(*({one.key(m) for m in one.ours} for one in cell)))
-    T = np.array([[one.test[key] for key in keys] for one in cell])
+    keys, T = _tested(cell)
     mine = np.array([one.test[key] for one, key in zip(cell, chosen, strict=True)])
     drawn = np.array([cell[0].seen.entries[_index(cell[0], key)]["level"] == "augment" for key in keys])
     mean = T.mean(0)
@@ -190,7 +228,9 @@ def summary(found: Sequence[Judged]) -> list[str]:
     rng = rng_of(0, "verdicts")
     picks = [[one for i in rng.integers(0, len(origins), len(origins)) for one in by_origin[i]] for _ in range(RESAMPLES)]
 
-    def interval(value: Callable[[Sequence[Judged]], float], percent: bool = True) -> str:
+    def interval(value: Callable[[Sequence[Judged]], float]) -> str:
+        if np.isnan(value(found)):
+            return "nothing to capture"
         low, high = np.nanquantile([value(pick) for pick in picks], (0.025, 0.975))
         return f"{value(found):.1%} ({low:.1%} to {high:.1%})"
 
@@ -210,14 +250,10 @@ def summary(found: Sequence[Judged]) -> list[str]:
 
 def tabled(measured: Sequence[Split], chosen: Sequence[dict[str, tuple[str, str]]], names: set[str]) -> tuple[list[str], Details]:
     """The rules' lines over the named tables, and every cell's judgement per rule."""
-    cells: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for i, one in enumerate(measured):
-        if one.name in names:
-            cells[one.name, one.learner].append(i)
-    kept = {cell: rows for cell, rows in cells.items() if len(rows) > 1}
+    kept = {cell: rows for cell, rows in by_cell(measured).items() if cell[0] in names}
     lines = ["| rule | regret | harm: 95 % bound | cells worse by over .02 nats | capture |", "|---|---|---|---|---|"]
     details: Details = {}
-    for rule in [OURS, PRIOR, *RULES]:
+    for rule in [OURS, PRIOR, THEORY, *RULES, HINDSIGHT]:
         details[rule] = {cell: judge([measured[i] for i in rows], [chosen[i][rule] for i in rows]) for cell, rows in kept.items()}
         lines.append(f"| {rule} | {' | '.join(summary(list(details[rule].values())))} |" if kept else f"| {rule} | | | | |")
     return lines, details
@@ -227,7 +263,7 @@ def explained(measured: Sequence[Split], chosen: Sequence[dict[str, tuple[str, s
     """A sentence for every cell where some other rule has less regret than ours by over half a percent."""
     lines = []
     for cell, mine in sorted(details[OURS].items(), key=lambda item: -item[1].regret):
-        rival = min((rule for rule in details if rule != OURS), key=lambda rule: details[rule][cell].regret)
+        rival = min((rule for rule in details if rule not in (OURS, HINDSIGHT)), key=lambda rule: details[rule][cell].regret)
         if mine.regret - details[rival][cell].regret <= 0.005:
             continue
         rows = [i for i, one in enumerate(measured) if (one.name, one.learner) == cell]
@@ -236,11 +272,25 @@ def explained(measured: Sequence[Split], chosen: Sequence[dict[str, tuple[str, s
         for i in rows:
             took[" ".join(chosen[i][OURS])] += 1
         what = ", ".join(f"{name} ({many})" for name, many in sorted(took.items(), key=lambda item: -item[1]))
+        why = reason([(measured[i], chosen[i][OURS], chosen[i][rival]) for i in rows])
         lines.append(
             f"- {cell[0]}, {cell[1]} ({smallest} rows in the smallest group): regret {mine.regret:.1%}, `{rival}` "
-            f"{details[rival][cell].regret:.1%}; ours took {what}."
+            f"{details[rival][cell].regret:.1%}. {why} Ours took {what}."
         )
     return lines
+
+
+def reason(pairs: Sequence[tuple[Split, tuple[str, str], tuple[str, str]]]) -> str:
+    """Why the rival's choice did better on test rows than ours, as far as the splits can tell; (split, ours, the rival's) each."""
+    seen = np.array([one.loss(ours) - one.loss(rival) for one, ours, rival in pairs])
+    told = np.array([one.test[ours] - one.test[rival] for one, ours, rival in pairs])
+    mean, error = float(told.mean()), float(told.std(ddof=1) / np.sqrt(len(told)))
+    by = f"{mean:.3f} +- {error:.3f} nats over {len(told)} splits"
+    if mean <= 2 * error:
+        return f"Not told apart: {by}."
+    if seen.mean() <= 0:
+        return f"Real ({by}), and not to be seen: out of fold ours looked better by {-seen.mean():.3f}."
+    return f"Real ({by}), and out of fold by {seen.mean():.3f} too, less than the doubt about it."
 
 
 def main() -> None:
@@ -262,7 +312,8 @@ def main() -> None:
         "",
         "Regret: test loss beyond that of the candidate best on the mean over splits, relative. Harm: 95 % bound of the mean relative "
         "excess over the best candidate without synthesis, chosen in hindsight. Capture: gain got over gain possible, cells chosen on half "
-        "of the splits and measured on the other. Intervals resample origins. The prior (`--prior`) is learned from the other origins.",
+        "of the splits and measured on the other. The last row is no rule: what is best on the other splits' test rows; its regret is "
+        "what no choice could have known. Intervals resample origins. The prior (`--prior`) is learned from the other origins.",
         "",
         "## Whole tables",
         "",

@@ -85,7 +85,12 @@ def decide_run(
     if truth is None:
         raise InternalError("wanted scores of at least one candidate; got none; run the search first")
     L = np.stack([_over_cuts(table, again, (c.id, form)) for c, form in pairs], axis=1)
-    entries = tuple(Entry(title(c, form), c.level(form), sizes.get(c.id, 0), form) for c, form in pairs)
+    # The offset alone is shown beside the calibrated form and not chosen: calibration is shrunk towards doing nothing already, so that
+    # a choice between the two is one more chance to be lucky (docs/benchmarks/decisions.md).
+    entries = tuple(
+        Entry(title(c, form), c.level(form), sizes.get(c.id, 0), form, control=form == "offset" and (c, "calibrated") in pairs)
+        for c, form in pairs
+    )
     belief = believe(pairs) if believe else None
     verdict = decide(L, truth.group, mix, entries, units=truth.unit, names=names, belief=belief, seed=seed)
     pair_of = dict(zip(entries, pairs, strict=True))

@@ -258,18 +258,26 @@ def _stratum_variances(influence: np.ndarray, stratum: np.ndarray, size: int) ->
     return scale[:, None] * (by_stratum @ np.square(centred)), count
 
 
+def influences(columns: np.ndarray, groups: np.ndarray, mix: np.ndarray, units: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """What each unit adds to the balanced means of columns (n, P) beyond its groups' means (linearisation; Woodruff 1971).
+
+    Returns:
+        (U, P) influences, (U,) stratum of each unit; rows of group -1 belong to no unit.
+    """
+    kept = groups >= 0
+    inside, weight, values = groups[kept], row_weights(groups, mix)[kept], columns[kept]
+    count = np.bincount(inside, minlength=len(mix))
+    spread = values - (indicator(inside, len(mix)) @ values / np.maximum(count, 1)[:, None])[inside]
+    unit, stratum = strata_of(inside, None if units is None else units[kept])
+    return np.asarray(indicator(unit, len(stratum)) @ (weight[:, None] * spread)), stratum
+
+
 def covariance(columns: np.ndarray, groups: np.ndarray, mix: np.ndarray, units: np.ndarray | None = None) -> np.ndarray:
     """(P, P) covariance of the balanced means of columns (n, P): stratified by group, clustered by unit, as `estimate` has it.
 
     A stratum of one unit shows no variance and adds none.
     """
-    kept = groups >= 0
-    inside, weight = groups[kept], row_weights(groups, mix)[kept]
-    values = columns[kept]
-    count = np.bincount(inside, minlength=len(mix))
-    spread = values - (indicator(inside, len(mix)) @ values / np.maximum(count, 1)[:, None])[inside]
-    unit, stratum = strata_of(inside, None if units is None else units[kept])
-    influence = indicator(unit, len(stratum)) @ (weight[:, None] * spread)
+    influence, stratum = influences(columns, groups, mix, units)
     size = np.bincount(stratum, minlength=len(mix))
     centred = influence - (indicator(stratum, len(mix)) @ influence / np.maximum(size, 1)[:, None])[stratum]
     scale = np.where(size > 1, size / np.maximum(size - 1, 1), 0.0)[stratum]

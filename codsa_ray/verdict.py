@@ -19,6 +19,7 @@ class Entry:
         size: synthetic rows, more than 0 for `augment` only.
         form: raw, offset or calibrated.
         words: how sentences call it; the name where empty.
+        control: scored beside the others and shown, but not among what the verdict chooses from.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Entry:
     size: int = 0
     form: str = "raw"
     words: str = ""
+    control: bool = False
 
     @property
     def called(self) -> str:

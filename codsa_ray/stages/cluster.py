@@ -22,7 +22,11 @@ BEFORE_IMPORT = {
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-EMBEDDED = {"RAY_AUTH_MODE": "disabled"}
+EMBEDDED = {
+    "RAY_AUTH_MODE": "disabled",
+    # Workers that have ended their task are kept as many as there are free CPUs, half a gigabyte of libraries in each: none is kept here.
+    "RAY_num_workers_soft_limit": "0",
+}
 # Logical CPUs beyond the cores: pipelines of actors and tasks must never wait for each other's last CPU.
 EXTRA_CPUS = 2
 RETRIES = 2
