@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from codsa_ray.errors import CodsaError, InternalError, UserError
     from codsa_ray.job import Job
     from codsa_ray.pipeline import Report, run
+    from codsa_ray.sampler import CoDSASampler
     from codsa_ray.verdict import Verdict
 
-__all__ = ["CodsaError", "Correction", "InternalError", "Job", "Report", "UserError", "Verdict", "run"]
+__all__ = ["CoDSASampler", "CodsaError", "Correction", "InternalError", "Job", "Report", "UserError", "Verdict", "run"]
 
 _HOMES = {
+    "CoDSASampler": "sampler",
     "CodsaError": "errors",
     "Correction": "correct",
     "InternalError": "errors",

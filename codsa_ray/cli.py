@@ -41,6 +41,10 @@ def parser() -> argparse.ArgumentParser:
     scaling.add_argument("run", metavar="RUN", help="run folder of a finished `codsa augment`")
     scaling.add_argument("--generator", metavar="NAME", help="which of the run's (default: that of its best synthetic candidate)")
     _ray_options(scaling)
+    inspect = commands.add_parser("inspect", help="what a finished run's generators learned, region by region: fidelity, coverage, copies")
+    inspect.add_argument("run", metavar="RUN", help="run folder of a finished `codsa augment`")
+    inspect.add_argument("--generator", metavar="NAME", help="which of the run's (default: all)")
+    _ray_options(inspect)
     report = commands.add_parser("report", help="write report.html again from a finished run, without computing anything")
     report.add_argument("run", metavar="RUN", help="run folder of a finished `codsa augment`")
     doctor = commands.add_parser("doctor", help="what this machine has (versions, cores, GPUs, Ray, filesystems) and what is wrong with it")
@@ -210,6 +214,13 @@ def _command(options: argparse.Namespace) -> int:
 
         found = scaling(options.run, options.generator, options.address, options.workers or 0, options.gpus or 0.0, console.progress)
         print("\n".join(found["sentences"]))
+    elif options.command == "inspect":
+        from codsa_ray.folder import Folder
+        from codsa_ray.inspection import PAGE, inspect_run
+        from codsa_ray.report.inspection import lines as printed
+
+        found = inspect_run(options.run, options.generator, options.address, options.workers or 0, options.gpus or 0.0, console.progress)
+        print("\n".join([*printed(found), *found["sentences"], *found["notices"], "", f"page       {(Folder(options.run) / PAGE).shown}"]))
     elif options.command == "report":
         console.verdict(pipeline.rewrite_report(options.run))
     else:

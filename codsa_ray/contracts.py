@@ -124,7 +124,12 @@ class Strata(Protocol):
 
 
 class Allocator(Protocol):
-    """Settings of a rule that weighs regions."""
+    """Settings of a rule that weighs regions.
+
+    One that goes by more than counts also has `measure(data: FitData) -> (K,) float64 >= 0`: what it wants to know of each region, from the
+    fold's training rows. `weights` finds it in `regions.measure`, which is empty where nobody measured. One that has to give way may have
+    `notice(regions, size, row_weight) -> str | None` for the report.
+    """
 
     def weights(self, regions: Regions, size: int, row_weight: float) -> np.ndarray:
         """(K,) float64 >= 0 summing to 1: how `size` synthetic rows of weight `row_weight` are shared out."""

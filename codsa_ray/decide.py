@@ -39,8 +39,7 @@ def decide(
     """Judges M entries by their out-of-fold losses.
 
     Entries are compared by loss plus CAUTION standard errors of its paired difference to plain correction (`_reference`): among
-    dozens, the lowest loss is mostly luck where rare rows are few. On the cells of docs/benchmarks/decisions.md this halves what
-    choosing costs beyond the choice that other splits' test rows would have made.
+    dozens, the lowest loss is mostly luck where rare rows are few (docs/benchmarks/decisions.md).
     `augment` when the lower bound of the gain is above 0: then the smallest synthetic size whose paired difference to the best is within
     one standard error. Else the simplest level whose best entry is within one standard error of the best entry without synthesis and
     costs at most NEGLIGIBLE of its loss: with few rare rows an error bar alone would let through what costs half as much again.
@@ -53,8 +52,7 @@ def decide(
         entries: M entries, at least one without synthesis.
         units: (n,) ids of what was sampled together (patients), or None.
         names: (G,) names of the groups, for sentences.
-        belief: what earlier data sets say of these entries: all choices are then made on losses shrunk towards it (prior.py), while
-            the gain is scored on the losses themselves, out of bag.
+        belief: what earlier data sets say of these entries: choices are then made on losses shrunk towards it (prior.py), scored as they are.
         resamples: bootstrap resamples.
         seed: of the resamples.
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from codsa_ray.contracts import Strata, StrataRule
+from codsa_ray.contracts import Allocator, Strata, StrataRule
 from codsa_ray.cut import Cut, Side, cuts
+from codsa_ray.errors import PluginError
+from codsa_ray.fitdata import FitData
 from codsa_ray.regions import Regions
 from codsa_ray.rows import GROUP, Rows
 
@@ -44,18 +46,38 @@ class Partition:
         return Partition(replace(self.regions, items=items), self.rule, (), side)
 
 
-def partition(rows: Rows, strata: Strata, fold: int, shares: Sequence[float] = ()) -> Partition:
+def partition(rows: Rows, strata: Strata, fold: int, shares: Sequence[float] = (), allocator: Allocator | None = None) -> Partition:
     """Fits the stratum rule on the fold's training rows and counts the regions; only the rule crosses folds, never its vector.
 
     Args:
         shares: at which the training rows are cut between generator and learner; 1 cuts nothing.
+        allocator: measures the regions, where it is one that does.
     """
     whole = _partition(rows, strata, fold)
+    data = rows.training(fold, whole.regions, whole.rule)
+    whole = replace(whole, regions=measured(whole.regions, data, allocator))
     shares = [share for share in shares if share < 1]
     if not shares:
         return whole
-    data = rows.training(fold, whole.regions, whole.rule)
     return replace(whole, cuts=cuts(data.blocks(), whole.regions.counts, shares, rows.seed))
+
+
+def measured(regions: Regions, data: FitData, allocator: Allocator | None) -> Regions:
+    """The regions with what the allocator measures of each (`Allocator.measure`); as they are for one that measures nothing.
+
+    Args:
+        data: the fold's training rows.
+
+    Raises:
+        PluginError: it measured something else than a finite number >= 0 per region.
+    """
+    measure = getattr(allocator, "measure", None)
+    if measure is None:
+        return regions
+    found = np.asarray(measure(data), dtype=np.float64)
+    if found.shape != (len(regions),) or not np.isfinite(found).all() or found.min(initial=0) < 0:
+        raise PluginError(f"wanted a finite measure >= 0 of each of {len(regions)} regions; got {found}; check the allocator")
+    return replace(regions, measure=tuple(map(float, found)))
 
 
 def _partition(rows: Rows, strata: Strata, fold: int) -> Partition:

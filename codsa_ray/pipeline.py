@@ -119,7 +119,8 @@ def prepare(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, 
 
 def _partitions(job: Job, rows: Rows) -> dict[int, Partition]:
     strata: Any = job.strata
-    return {fold: partition(rows, strata, fold, job.share) for fold in [*range(rows.folds), FINAL]}
+    allocator: Any = job.allocator
+    return {fold: partition(rows, strata, fold, job.share, allocator) for fold in [*range(rows.folds), FINAL]}
 
 
 def run(job: Job, progress: Progress = silent) -> Report:

@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+# Below this share of the rows a deficit is a rounding error of the balance, not a lack.
+NEGLIGIBLE = 1e-9
+
 
 @dataclass(frozen=True)
 class Region:
@@ -35,11 +38,13 @@ class Regions:
         items: the regions, ordered by (group, stratum); a region's index in it is its id in the `_region` column.
         mix: target mix over groups, >= 0, summing to 1.
         levels: how many levels each conditioning factor has.
+        measure: what the allocator measured of each on the fold's training rows (`Allocator.measure`); empty where it measures nothing.
     """
 
     items: tuple[Region, ...]
     mix: tuple[float, ...]
     levels: tuple[int, ...] = ()
+    measure: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -85,18 +90,30 @@ class Regions:
         return np.asarray(shares / shares.sum())
 
     @property
+    def lacking(self) -> np.ndarray:
+        """(K,) float64 summing to 1: in proportion to deficit x measure; to share x measure where nothing is lacking.
+
+        Without a measure, or where it is 0 wherever rows are lacking, deficits or shares alone.
+        """
+        deficits = self.deficits
+        base = deficits if deficits.sum() > NEGLIGIBLE * self.counts.sum() else self.shares
+        weighed = base * np.array(self.measure) / max(self.measure) if any(self.measure) else base
+        weighed = weighed if weighed.sum() > 0 else base
+        return np.asarray(weighed / weighed.sum())
+
+    @property
     def gap(self) -> float:
         """Rows that full balance to the target mix would add in all."""
         return float(self.deficits.sum())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Plain data; the measure is left out, since no fit depends on it."""
         items = [{**vars(item), "constants": list(map(list, item.constants))} for item in self.items]
         return {"items": items, "mix": list(self.mix), "levels": list(self.levels)}
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "Regions":
-        """The inverse of `to_json`."""
+        """The inverse of `to_json`, but for the measure."""
         items = tuple(
             Region(**{**item, "constants": tuple(map(tuple, item["constants"])), "factors": tuple(item["factors"])})
             for item in value["items"]

@@ -39,7 +39,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Plug-ins that a page adds itself, in the block above its commands.
 EXAMPLES = {"docs/add-a-generator.md": ("generators", "independent_marginals"), "docs/add-a-learner.md": ("learners", "extra_trees")}
 # Words in code marks that end like files but lie in a run folder or are only named as examples.
-ELSEWHERE = re.compile(r"^(report|correction|verdict|job)\.(json|html)$|parquet|manifest\.json$")
+ELSEWHERE = re.compile(r"^(report|correction|verdict|job|inspect)\.(json|html)$|parquet|manifest\.json$")
 # The documents' job on a few rows: the settings that make it small change nothing of what the blocks show.
 LEARNER = "sklearn:sklearn.naive_bayes.GaussianNB"
 QUICK: dict[str, Any] = {"generator": ("bootstrap",), "learner": LEARNER, "trials": 1, "draws": 2, "folds": 2, "workers": 2}
@@ -123,7 +123,7 @@ def test_the_python_of_the_options_page_trains_and_corrects(place: Place) -> Non
 
 def test_all_python_is_run_by_a_test() -> None:
     """A page with python that no test above or below runs would be a page that may be wrong."""
-    assert {page for page in PAGES if blocks(page, "python")} == {"README.md", "docs/options.md", *EXAMPLES}
+    assert {page for page in PAGES if blocks(page, "python")} == {"README.md", "docs/options.md", "docs/sampler.md", *EXAMPLES}
 
 
 @pytest.mark.parametrize("page", EXAMPLES)
@@ -217,11 +217,13 @@ def test_the_options_page_has_every_option_and_no_other() -> None:
 
 
 def test_the_options_page_has_every_plug_in_with_its_settings() -> None:
-    told = dict(re.findall(r"^\| \w+ `(\w+)` \|([^|]*)\|", PAGES["docs/options.md"], re.MULTILINE))
-    assert set(told) == {name for folder in FOLDERS for name in names(folder)}
+    found = re.findall(r"^\| (\w+) `(\w+)` \|([^|]*)\|", PAGES["docs/options.md"], re.MULTILINE)
+    told = {(kind, name): settings for kind, name, settings in found}
+    kinds = {folder: folder if folder == "strata" else folder.removesuffix("s") for folder in FOLDERS}
+    assert set(told) == {(kinds[folder], name) for folder in FOLDERS for name in names(folder)}
     for folder in FOLDERS:
         for name in set(names(folder)) - {"sklearn"}:
-            assert re.findall(r"`(\w+)`", told[name]) == list(make(folder, name).__dataclass_fields__), name
+            assert re.findall(r"`(\w+)`", told[kinds[folder], name]) == list(make(folder, name).__dataclass_fields__), name
 
 
 def test_the_readme_has_every_verdict_and_generator() -> None:

@@ -15,7 +15,19 @@ FILES = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in sort
 
 # A file imports from lower floors, and from its own where that is in OWN.
 FOLDERS = {"nn": 1.0, "generators": 2.0, "strata": 2.0, "allocators": 2.0, "learners": 2.0, "stages": 3.0, "audit": 4.0, "report": 4.1}
-NAMED = {"pipeline.py": 4.2, "more.py": 4.2, "scale.py": 4.3, "cli.py": 5.0, "console.py": 5.0, "doctor.py": 5.0, "estimate.py": 5.0}
+NAMED = {
+    "local.py": 4.2,
+    "pipeline.py": 4.2,
+    "more.py": 4.2,
+    "inspection.py": 4.3,
+    "scale.py": 4.3,
+    "vtss.py": 4.3,
+    "cli.py": 5.0,
+    "sampler.py": 5.0,
+    "console.py": 5.0,
+    "doctor.py": 5.0,
+    "estimate.py": 5.0,
+}
 FACE = {"__init__.py": 6.0, "__main__.py": 6.0}
 OWN = {0.0, 1.0, 3.0, 4.0, 4.1, 5.0, 6.0}
 

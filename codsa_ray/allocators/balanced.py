@@ -4,10 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from codsa_ray.regions import Regions
-
-# Below this share of the rows a deficit is a rounding error of the balance, not a lack.
-NEGLIGIBLE = 1e-9
+from codsa_ray.regions import NEGLIGIBLE, Regions
 
 
 @dataclass(frozen=True)

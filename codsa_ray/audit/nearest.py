@@ -52,6 +52,11 @@ class Space:
         codes = [named(table, column)[0].astype(np.float64) for column in columns if column.kind not in ORDERED]
         return np.hstack([np.where(null, 0.5, scaled), 0.5 * null]), _stack(codes, len(table))
 
+    def between(self, queries: pa.Table, points: pa.Table) -> np.ndarray:
+        """(n, m) distance of every query to every point, all held at once."""
+        a, b = self.place(queries), self.place(points)
+        return _apart(a, b) / max(1, len(self.low) + a[1].shape[1])
+
     def nearest(self, queries: pa.Table, points: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """(n,) position of the nearest point of each query (the earliest of equals) and (n,) its distance; memory bounded."""
         a, b = self.place(queries), self.place(points)
@@ -60,7 +65,7 @@ class Space:
         index, distance = np.zeros(len(queries), dtype=np.int64), np.zeros(len(queries))
         for start in range(0, len(queries), step):
             rows = slice(start, start + step)
-            total = _gaps(a[0][rows], b[0], "cityblock") + _gaps(a[1][rows], b[1], "hamming") * a[1].shape[1]
+            total = _apart((a[0][rows], a[1][rows]), b)
             index[rows] = total.argmin(axis=1)
             distance[rows] = total.min(axis=1) / columns
         return index, distance
@@ -76,6 +81,11 @@ def _bounds(values: np.ndarray) -> tuple[float, float]:
 
 def _stack(columns: list[np.ndarray], rows: int) -> np.ndarray:
     return np.column_stack(columns) if columns else np.zeros((rows, 0))
+
+
+def _apart(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """(n, m) sum of the columns' differences between placed rows."""
+    return _gaps(a[0], b[0], "cityblock") + _gaps(a[1], b[1], "hamming") * a[1].shape[1]
 
 
 def _gaps(a: np.ndarray, b: np.ndarray, metric: Any) -> np.ndarray:

@@ -45,7 +45,7 @@ def render(report: Mapping[str, Any]) -> str:
     text of the data can run either.
     """
     style, script = (HERE / "page.css").read_text(), (HERE / "page.js").read_text()
-    page = _template().render(
+    page = template("page.html").render(
         report=report,
         verdict=_verdict(report.get("verdict") or {}),
         parts=_parts(report),
@@ -60,7 +60,8 @@ def render(report: Mapping[str, Any]) -> str:
 
 
 @cache
-def _template() -> Template:
+def template(name: str) -> Template:
+    """One of this folder's pages, with the filters for numbers; text of the data is escaped."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
@@ -68,7 +69,7 @@ def _template() -> Template:
         number=text.number, fixed=text.fixed, count=text.count, percent=text.percent, seconds=text.seconds, words=text.words
     )
     environment.filters["value"] = text.cell
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
 def _parts(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -58,7 +58,8 @@ def scored_again(
 def _bench(job: Job, first: Bench, rows: Rows, candidates: Sequence[Candidate], place: Folder, mark: str, progress: Progress) -> Bench:
     """Fits and draws what the candidates need of this cut."""
     strata: Any = job.strata
-    partitions = {fold: partition(rows, strata, fold, job.share) for fold in range(rows.folds)} | {FINAL: first.partitions[FINAL]}
+    partitions = {fold: partition(rows, strata, fold, job.share, first.allocator) for fold in range(rows.folds)}
+    partitions[FINAL] = first.partitions[FINAL]
     needed = {(c.generator, c.share) for c in candidates if c.kind == "synthetic"}
     fits = [
         fit for fit in fit_jobs(job, rows, partitions, place, mark) if fit.fold != FINAL and (identity(fit.generator), fit.share) in needed
