@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint types claims bench-main bench-speed bench-overhead bench-decisions prior clean
+.PHONY: demo test test-all lint types claims bench-main bench-speed bench-overhead bench-decisions bench-generators rivals prior clean
 
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
@@ -36,6 +36,15 @@ claims: $(READY)
 bench-decisions: $(READY)
 	$(BIN)/python -m benchmarks.decisions
 	$(BIN)/python -m benchmarks.verdicts
+
+bench-generators: $(READY)
+	$(BIN)/python -m benchmarks.generators
+
+# Rivals pin other versions of what this package needs: CODSA_RIVALS=.rivals/bin/python make bench-generators
+rivals:
+	$(PYTHON) -m venv .rivals
+	.rivals/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	.rivals/bin/python -m pip install --quiet --disable-pip-version-check sdv imbalanced-learn ForestDiffusion be-great
 
 prior: $(READY)
 	$(BIN)/python -m benchmarks.prior

@@ -1,0 +1,163 @@
+"""`make bench-generators`: every generator, and rivals, on the same halves of nine tables; writes docs/benchmarks/generators.md.
+
+`python -m benchmarks.generators [--seeds N] [--workers N] [--minutes M] [--set NAME]... [--generator NAME]...` measures what is not there,
+cheap ones first, each in a process of its own; `--page` only writes the page. CODSA_DATA names the tables' folder, CODSA_RIVALS the
+Python of an environment that `make rivals` makes; without it rivals are left out.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from benchmarks.generated import RIVAL, SETS
+
+PLACE = Path("runs/generators")
+PAGE = Path("docs/benchmarks/generators.md")
+OURS = (
+    *("bootstrap", "interpolation", "gk_smote", "sequential_trees", "tabular_diffusion"),
+    *("leo_cvae", "majority_map", "language_model"),
+)
+RIVALS = tuple(RIVAL + name for name in ("smote", "copula", "tvae", "ctgan", "forest", "great"))
+# GReaT takes minutes for a hundred rows: two tables, one seed, as many rows as it is given.
+ONLY = {RIVAL + "great": ("mammography", "omics_colon")}
+LIMIT = 1800  # seconds of one cell
+COLUMNS = {
+    "fit": ("fit CPU s", "{:.1f}"),
+    "rate": ("rows per CPU s", "{:,.0f}"),
+    "peak": ("peak MiB", "{:,.0f}"),
+    "c2st": ("C2ST", "{:.3f}"),
+    "rare_c2st": ("C2ST, rare", "{:.3f}"),
+    "distance": ("KS/TV", "{:.3f}"),
+    "correlation": ("pair error", "{:.3f}"),
+    "tstr": ("TSTR AUC", "{:.3f}"),
+    "dcr": ("DCR", "{:.2f}"),
+    "copies": ("copies", "{:.3f}"),
+}
+
+
+def path_of(name: str, generator: str, seed: int) -> Path:
+    """Where a cell is kept."""
+    return PLACE / f"{name}-{generator.replace(':', '_')}-{seed}.json"
+
+
+def run(name: str, generator: str, seed: int, ends: float) -> None:
+    """Measures one cell unless it is there or time is up."""
+    path = path_of(name, generator, seed)
+    if path.exists() or time.monotonic() > ends:
+        return
+    part = path.with_suffix(".part")
+    command = [sys.executable, "-m", "benchmarks.generated", name, generator, str(seed), str(part)]
+    started = time.monotonic()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        path.write_text(json.dumps({"failed": f"not done after {LIMIT} s"}))
+        return
+    if done.returncode:
+        print(f"{path.stem}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+        return
+    part.replace(path)
+    print(f"{path.stem}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+def told(name: str, generator: str, seeds: int) -> list[dict[str, Any]]:
+    """What was measured."""
+    paths = [path_of(name, generator, seed) for seed in range(seeds)]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
+
+
+def line(generator: str, cells: list[dict[str, Any]]) -> str:
+    """Means over seeds, with the range of the two-sample tests' mean."""
+    failed = next((cell["failed"] for cell in cells if "failed" in cell), None)
+    if failed:
+        return f"| {generator} | {len(cells)} | {failed.replace('|', '/')[:120]} |" + " |" * (len(COLUMNS) - 1)
+    shown = []
+    for key, (_, form) in COLUMNS.items():
+        values = np.array([cell[key] for cell in cells if cell[key] is not None], dtype=float)
+        text = form.format(values.mean()) if len(values) else "-"
+        if "c2st" in key and len(values) > 1:
+            text += f" +- {values.std(ddof=1) / np.sqrt(len(values)):.3f}"
+        shown.append(text)
+    return f"| {generator} | {len(cells)} | {' | '.join(shown)} |"
+
+
+def section(name: str, seeds: int) -> list[str]:
+    """One table's lines, or nothing where nothing was measured."""
+    found = {generator: told(name, generator, seeds) for generator in (*OURS, *RIVALS)}
+    found = {generator: cells for generator, cells in found.items() if cells}
+    whole = [cell for cells in found.values() for cell in cells if "failed" not in cell]
+    if not whole:
+        return []
+    one = whole[0]
+    copies, trained = (np.mean([cell[key] for cell in whole if cell[key] is not None]) for key in ("copies_held", "trtr"))
+    return [
+        "",
+        f"## {name}",
+        "",
+        f"{one['rows']:,} rows, {one['columns']} columns, {one['smallest']} rows in the smallest class; among held-out real rows "
+        f"{copies:.3f} are copies; trained on real rows the AUC is {trained:.3f}.",
+        "",
+        f"| generator | seeds | {' | '.join(title for title, _ in COLUMNS.values())} |",
+        "|---" * (len(COLUMNS) + 2) + "|",
+        *(line(generator, cells) for generator, cells in found.items()),
+    ]
+
+
+def page(seeds: int) -> str:
+    """The whole page."""
+    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
+    lines = [
+        "# Generators side by side",
+        "",
+        f"`make bench-generators` on {date.today()}, {machine}. Each table is cut in two by label, at most 12,000 rows a half: one half is "
+        "learned from, as many rows of each class are drawn, and compared with the other half.",
+        "",
+        "- C2ST: AUC of boosted trees that tell drawn from held-out rows, .5 is perfect; rare: in the smallest class alone, from 50 rows.",
+        "- KS/TV: mean distance of the columns; pair error: mean difference of Cramer's V over pairs of columns.",
+        "- TSTR: AUC on held-out rows of boosted trees trained on drawn rows. DCR: median distance to the nearest row learned from, over "
+        "that of held-out rows; 1 is as far as fresh rows, 0 copies. Copies: share of drawn rows equal to one learned from.",
+        "- CPU seconds are of all threads; peak is of the whole process, about 260 MiB of it libraries. `rival:` ones run in an "
+        "environment of their own with the settings of benchmarks/rivals.py; what a rival could not do is in its line.",
+    ]
+    for name in SETS:
+        lines += section(name, seeds)
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measures and writes the page."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--workers", type=int, default=1)
+    options.add_argument("--minutes", type=float, default=1e9)
+    options.add_argument("--set", action="append", choices=tuple(SETS))
+    options.add_argument("--generator", action="append", choices=(*OURS, *RIVALS))
+    options.add_argument("--page", action="store_true")
+    given = options.parse_args()
+    PLACE.mkdir(parents=True, exist_ok=True)
+    ends = time.monotonic() + 60 * given.minutes
+    generators = given.generator or (*OURS, *(RIVALS if "CODSA_RIVALS" in os.environ else ()))
+    if not given.page:
+        with ThreadPoolExecutor(given.workers) as pool:
+            for seed in range(given.seeds):
+                for generator in generators:
+                    for name in given.set or SETS:
+                        if name in ONLY.get(generator, SETS) and seed < (1 if generator in ONLY else given.seeds):
+                            pool.submit(run, name, generator, seed, ends)
+    PAGE.write_text(page(given.seeds))
+    print(PAGE.read_text())
+
+
+if __name__ == "__main__":
+    main()
