@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint types claims bench-main bench-speed bench-overhead bench-decisions bench-generators rivals prior clean
+.PHONY: demo test test-all lint types claims bench-main bench-speed bench-overhead bench-decisions bench-generators bench-where rivals prior clean
 
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
@@ -39,6 +39,9 @@ bench-decisions: $(READY)
 
 bench-generators: $(READY)
 	$(BIN)/python -m benchmarks.generators
+
+bench-where: $(READY)
+	$(BIN)/python -m benchmarks.where
 
 # Rivals pin other versions of what this package needs: CODSA_RIVALS=.rivals/bin/python make bench-generators
 rivals:

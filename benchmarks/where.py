@@ -1,0 +1,231 @@
+"""`make bench-where`: does synthesis help in ten shortages, and how much of what real rows would bring?
+
+`python -m benchmarks.where [--seeds N] [--minutes M] [--learner NAME]...` runs what is not there, whole passes of the package, and writes
+docs/benchmarks/where-it-wins.md. CODSA_DATA names the tables' folder. Seeds start at FIRST: no seed that any default was chosen on.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+
+from benchmarks.tables import MOST_TEST, TEST_SHARE, _digits
+from codsa_ray import Job, run
+
+RUNS = Path("runs/where")
+PAGE = Path("docs/benchmarks/where-it-wins.md")
+GENERATORS = ("sequential_trees", "tabular_diffusion", "interpolation", "bootstrap")
+LEARNERS = ("boosted", "logistic")
+DRAWS, TRIALS = 5, 20
+MOST = 3_000  # training rows outside the shortage
+LEAST = 16  # of a label
+FIRST = 100
+
+
+@dataclass(frozen=True)
+class Shortage:
+    """A table, and which of its training rows are taken away.
+
+    Args:
+        load: all rows; a column `_part` of `train` and `test` where the publisher cut them.
+        target: the label.
+        keep: rows -> of every shortage, (which rows are inside, how many stay).
+        options: of the job.
+        most: training rows beside.
+    """
+
+    load: Callable[[], pd.DataFrame]
+    target: str
+    keep: Callable[[pd.DataFrame], list[tuple[pd.Series, int]]] = lambda table: []
+    options: dict[str, Any] = field(default_factory=dict)
+    most: int = MOST
+
+    def cut(self, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """(train, the rows taken away, test)."""
+        rng = np.random.default_rng(seed)
+        table = self.load()
+        table = table.iloc[rng.permutation(len(table))].reset_index(drop=True)
+        rank = table.groupby(self.target, observed=True).cumcount()
+        size = table.groupby(self.target, observed=True)[self.target].transform("size")
+        tested = table["_part"] == "test" if "_part" in table else rank < (size * TEST_SHARE).round()
+        table = table.drop(columns=["_part"], errors="ignore")
+        # The first rows of a label went to the test: what is left is shuffled again, or its own first rows would be biased.
+        train, test = (part.iloc[rng.permutation(len(part))] for part in (table[~tested], table[tested]))
+        kept, inside = [], pd.Series(False, index=train.index)
+        for where, rows in self.keep(train):
+            kept.append(train[where & ~inside].iloc[:rows])
+            inside |= where
+        spare = train[inside].drop(index=pd.concat(kept).index) if kept else train.iloc[:0]
+        beside = train[~inside]
+        first = np.arange(len(beside)) < self.most
+        least = beside.groupby(self.target, observed=True).cumcount() < LEAST
+        return pd.concat([*kept, beside[first | (least & (self.most > 0))]]), spare, test.iloc[:MOST_TEST]
+
+
+def _file(name: str, drop: tuple[str, ...] = ("split",), part: str = "") -> Callable[[], pd.DataFrame]:
+    def load() -> pd.DataFrame:
+        table = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / f"{name}.parquet")
+        table = table.rename(columns={part: "_part"}) if part else table
+        return table.drop(columns=[c for c in drop if c in table.columns])
+
+    return load
+
+
+def _nakada(name: str) -> Callable[[], pd.DataFrame]:
+    def load() -> pd.DataFrame:
+        place = Path(os.environ["CODSA_DATA"]) / "papers/nakada"
+        parts = [pd.read_parquet(place / f"{name}_{part}.parquet").assign(_part=part) for part in ("train", "test")]
+        return pd.concat(parts, ignore_index=True)
+
+    return load
+
+
+def _few(rows: int) -> Callable[[pd.DataFrame], list[tuple[pd.Series, int]]]:
+    return lambda table: [(pd.Series(True, index=table.index), rows)]
+
+
+def _rich(table: pd.DataFrame) -> pd.Series:
+    return table["income"].astype(str).str.contains(">50K")
+
+
+def _woman(table: pd.DataFrame) -> pd.Series:
+    return table["sex"].astype(str).str.strip() == "Female"
+
+
+def _site(name: str) -> Shortage:
+    load = _file("heart_disease_4sites", ("split", "target"))
+    return Shortage(load, "disease", lambda t: [(t["site"] == name, 24)], {"region": (f"site = '{name}'",)})
+
+
+SHORTAGES = {
+    "hidden subclass: digits 3 and 8 at 10 rows": Shortage(
+        _digits, "label", lambda t: [(t["kind"] == k, 10) for k in "38"], {"region": ("kind IN ('3','8')",), "hide": ("kind",)}
+    ),
+    "new domain: heart disease, Hungary, 24 rows": _site("hungarian"),
+    "adult spurious, two cells of 60 rows": Shortage(
+        _file("adult"), "income", lambda t: [(_rich(t) & _woman(t), 60), (~_rich(t) & ~_woman(t), 60)], {"group": ("sex",)}
+    ),
+    "tiny adult, 200 rows in all": Shortage(_file("adult"), "income", _few(200), {"group": ("sex",)}, 0),
+    "tiny gender, 200 rows": Shortage(_nakada("gender"), "gender", _few(200), most=0),
+    "adult cell (>50K, women) of 50 rows": Shortage(_file("adult"), "income", lambda t: [(_rich(t) & _woman(t), 50)], {"group": ("sex",)}),
+    "tiny craft, 200 rows": Shortage(_nakada("craft"), "Target", _few(200), most=0),
+    "heart disease, VA, 24 rows": _site("va"),
+    "adult, age >= 60 thinned to 60 rows": Shortage(_file("adult"), "income", lambda t: [(t["age"] >= 60, 60)], {"region": ("age >= 60",)}),
+    "NSL-KDD, shifted test": Shortage(_file("nsl_kdd", ("attack", "level"), "split"), "attack_family"),
+}
+
+
+def measure(name: str, learner: str, seed: int) -> dict[str, Any]:
+    """Test losses of the best candidate without synthesis, of the best with it, of the verdict, and with the rows taken away back in."""
+    shortage = SHORTAGES[name]
+    train, spare, test = shortage.cut(seed)
+    place = tempfile.mkdtemp(prefix="where-")
+    try:
+        whole = pd.concat([train, spare.iloc[: MOST + len(train)]])
+        for part, table in (("train", train), ("whole", whole), ("test", test)):
+            table.to_parquet(f"{place}/{part}.parquet", index=False)
+        given = {"learner": learner, "test": f"{place}/test.parquet", "seed": seed, "draws": DRAWS, **shortage.options}
+        report = run(Job(f"{place}/train.parquet", shortage.target, out=f"{place}/run", generator=GENERATORS, trials=TRIALS, **given))
+        found = _losses(report.facts)
+        if len(spare):
+            rich = run(Job(f"{place}/whole.parquet", shortage.target, out=f"{place}/rich", generator=("bootstrap",), trials=0, **given))
+            found["ceiling"] = found["base"] - _losses(rich.facts)["base"]
+        return {**found, "train": len(train), "verdict": report.verdict.kind}
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _losses(facts: dict[str, Any]) -> dict[str, Any]:
+    """Of the candidates that out-of-fold losses named; no test row chose."""
+    by_name, verdict = {c["name"]: c for c in facts["candidates"]}, facts["verdict"]
+    base, best = verdict["base"]["name"], (verdict["best"] or verdict["base"])["name"]
+    return {
+        "base": by_name[base]["test_loss"],
+        "base_name": base,
+        "best": by_name[best]["test_loss"],
+        "best_name": best,
+        "chosen": by_name[verdict["chosen"]["name"] if isinstance(verdict["chosen"], dict) else verdict["chosen"]]["test_loss"],
+    }
+
+
+def line(name: str, learner: str) -> str | None:
+    """Means over seeds with standard errors."""
+    stem = _stem(name, learner)
+    cells = [json.loads(path.read_text()) for path in sorted(RUNS.glob(f"{stem}-*.json"))]
+    if not cells:
+        return None
+    gain = np.array([cell["base"] - cell["best"] for cell in cells])
+    got = np.array([cell["base"] - cell["chosen"] for cell in cells])
+    ceiling = np.array([cell["ceiling"] for cell in cells if "ceiling" in cell])
+    kinds = [cell["verdict"] for cell in cells]
+    said = ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
+    lost = sum(kind == "augment" and g < 0 for kind, g in zip(kinds, gain, strict=True))
+    base, most = float(np.mean([cell["base"] for cell in cells])), _shown(ceiling) if len(ceiling) else "-"
+    best = max({cell["best_name"] for cell in cells}, key=[cell["best_name"] for cell in cells].count)
+    return f"| {name} | {learner} | {len(cells)} | {base:.3f} | {_shown(gain)} | {best} | {most} | {said} | {_shown(got)} | {lost} |"
+
+
+def _shown(values: np.ndarray) -> str:
+    error = f" +- {values.std(ddof=1) / np.sqrt(len(values)):.3f}" if len(values) > 1 else ""
+    return f"{values.mean():+.3f}{error}"
+
+
+def _stem(name: str, learner: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in f"{name} {learner}")
+
+
+def page() -> str:
+    """The page."""
+    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
+    lines = [line(name, learner) for name in SHORTAGES for learner in LEARNERS]
+    text = [
+        "# Where synthesis wins",
+        "",
+        f"`make bench-where` on {date.today()}, {machine}. Whole passes: {', '.join(GENERATORS)}; {DRAWS} draws against bags of {DRAWS}; "
+        "every candidate has the offset and calibration; losses are balanced log losses on test rows that chose nothing.",
+        "",
+        "Gain: loss of the best candidate without synthesis minus that of the best with it, both by out-of-fold loss, mean over seeds "
+        "with its standard error. Ceiling: what the best without synthesis gains when the rows that were taken away come back. Verdict's "
+        "gain: of what the verdict says to do. Wrong: runs that said `augment` where it lost on test rows.",
+        "",
+        "| shortage | learner | seeds | best without | gain | best with (mostly) | ceiling | verdicts | verdict's gain | wrong |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(one for one in lines if one),
+    ]
+    return "\n".join(text) + "\n"
+
+
+def main() -> None:
+    """Runs what is not there and writes the page."""
+    options = argparse.ArgumentParser()
+    options.add_argument("--seeds", type=int, default=3)
+    options.add_argument("--minutes", type=float, default=1e9)
+    options.add_argument("--learner", action="append", choices=LEARNERS)
+    given = options.parse_args()
+    RUNS.mkdir(parents=True, exist_ok=True)
+    ends = time.monotonic() + 60 * given.minutes
+    for seed in range(FIRST, FIRST + given.seeds):
+        for learner in given.learner or LEARNERS:
+            for name in SHORTAGES:
+                path = RUNS / f"{_stem(name, learner)}-{seed}.json"
+                if path.exists() or time.monotonic() > ends:
+                    continue
+                path.write_text(json.dumps(measure(name, learner, seed)))
+                print(path.stem, path.read_text(), flush=True)
+    PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
