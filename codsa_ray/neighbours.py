@@ -8,8 +8,8 @@ from scipy.spatial.distance import cdist
 
 PAIRS = 2**22
 """Distances held at once, 32 MiB of each intermediate."""
-CELL = 10_000
-"""Rows among which neighbours are sought: more are first cut at medians, so that time stays linear in rows."""
+EXACT, CELL = 10_000, 2_500
+"""Rows among which the nearest are surely found, and rows of the cells that more are first cut into, so that time stays linear in rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,8 @@ class Space:
     def nearest(self, rows: np.ndarray, among: np.ndarray, k: int, cost: float) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest other rows of each row, nearest first, those at equal distance by position.
 
-        Exact where `among` has at most CELL rows (or 2 k); more are cut into cells at medians of their widest columns and a row's
-        neighbours sought in its own cell. Time rows x CELL x columns; memory PAIRS numbers.
+        Exact where `among` has at most EXACT rows; more are cut into cells of at most CELL (or 2 k + 2) at medians of their widest columns
+        and a row's neighbours sought in its own cell. Time rows x (EXACT at most) x columns; memory a few times PAIRS numbers.
 
         Args:
             rows: (m,) increasing positions, each of which is in `among`.
@@ -65,7 +65,7 @@ class Space:
             (m, k) int64 positions and (m, k) distances.
         """
         near, distance = np.empty((len(rows), k), dtype=np.int64), np.empty((len(rows), k))
-        for cell in self._cells(among, max(CELL, 2 * k + 2)):
+        for cell in [among] if len(among) <= EXACT else self._cells(among, max(CELL, 2 * k + 2)):
             place = np.minimum(np.searchsorted(rows, cell), max(len(rows) - 1, 0))
             asked = place[rows[place] == cell] if len(rows) else place[:0]
             step = max(1, PAIRS // len(cell))

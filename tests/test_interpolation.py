@@ -3,14 +3,15 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from imblearn.over_sampling import ADASYN, SMOTE, SMOTENC, BorderlineSMOTE
+from imblearn.over_sampling import ADASYN, SMOTE, SMOTENC, SVMSMOTE, BorderlineSMOTE
 from scipy.spatial.distance import cdist
-from scipy.stats import ks_2samp, mode
+from scipy.stats import ks_2samp
 
 from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
-from codsa_ray.generators.interpolation import FittedInterpolation, Interpolation, _commonest
+from codsa_ray.generators import interpolation
+from codsa_ray.generators.interpolation import KINDS, FittedInterpolation, Interpolation
 
 from tables import LocalWorker, mixed_table, with_regions
 
@@ -93,9 +94,56 @@ def test_adasyn_weighs_starts_as_imbalanced_learn_does(tmp_path: object) -> None
             assert off_segments(row[None], X[rare], np.array([start])).max() < 1e-9
 
 
+def machine(X: np.ndarray, rare: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(RARE,) imbalanced-learn's support vectors of the rare class that are no noise, and which of them are in danger."""
+    sampler = SVMSMOTE(random_state=0)
+    sampler.fit_resample(X, rare)
+    vector = np.isin(np.flatnonzero(rare), sampler.svm_estimator_.support_)
+    noise, risky = (sampler._in_danger_noise(sampler.nn_m_, X[rare], True, rare, kind=kind) for kind in ("noise", "danger"))
+    return vector & ~noise, vector & risky
+
+
+def test_svm_rows_start_at_imbalanced_learn_s_support_vectors_and_half_of_them_in_danger(tmp_path: object) -> None:
+    X, rare = points()
+    vector, risky = machine(X, rare)
+    assert 0 < risky.sum() < vector.sum() < RARE
+    arrays = fitted(Interpolation("svm"), tmp_path, as_table(X, rare)).arrays
+    weight, reach = arrays["weight"][-RARE:], arrays["reach"][-RARE:]
+    assert np.array_equal(weight > 0, vector)
+    assert np.array_equal(reach > 0, risky | ~vector)
+    assert weight[risky].sum() == pytest.approx(weight[vector & ~risky].sum())
+
+
+def test_svm_rows_go_half_way_out_from_safe_vectors_and_all_the_way_in_from_others(tmp_path: object) -> None:
+    X, rare = points()
+    vector, risky = machine(X, rare)
+    own, span = X[rare], np.ptp(X, axis=0)
+    mirrored = np.concatenate([own, *(1.5 * own[[i]] - 0.5 * own for i in np.flatnonzero(vector & ~risky))])
+    rows = drawn(Interpolation("svm"), tmp_path, X, rare)
+    inside = ((rows > X.min(axis=0) + 1e-9 * span) & (rows < X.max(axis=0) - 1e-9 * span)).all(axis=1)
+    inward = off_segments(rows, own, np.flatnonzero(risky)) < 1e-9
+    outward = np.zeros(len(rows), dtype=bool)
+    for place, start in enumerate(np.flatnonzero(vector & ~risky)):
+        near = np.argsort(cdist(own[[start]], own)[0])[1:6]
+        tips = mirrored[RARE * (place + 1) :][near]
+        way = tips - own[start]
+        step = np.clip(((rows[:, None] - own[start]) * way).sum(axis=2) / (way**2).sum(axis=1), 0, 1)
+        outward |= np.linalg.norm(own[start] + step[:, :, None] * way - rows[:, None], axis=2).min(axis=1) < 1e-9
+    assert (inward | outward)[inside].all()
+    assert abs(inward.mean() - 0.5) < SIGMAS * 0.5 / np.sqrt(len(rows)) + (1 - inside.mean())
+
+
+def test_a_machine_trained_on_some_rows_judges_all(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, rare = points()
+    whole = fitted(Interpolation("svm"), tmp_path, as_table(X, rare)).arrays["weight"][-RARE:] > 0
+    monkeypatch.setattr(interpolation, "SVR", 200)
+    part = fitted(Interpolation("svm"), tmp_path, as_table(X, rare)).arrays["weight"][-RARE:] > 0
+    assert (whole == part).mean() > 0.6
+
+
 def test_every_kind_draws_whole_blocks(tmp_path: object) -> None:
     X, rare = points()
-    for kind in ("smote", "borderline", "adasyn"):
+    for kind in KINDS:
         assert drawn(Interpolation(kind, block=777), tmp_path, X, rare).shape == (777, 3)
 
 
@@ -110,17 +158,6 @@ def test_categories_follow_smotenc(tmp_path: object) -> None:
     theirs = np.bincount(sampler.fit_resample(np.column_stack([X, color]), rare)[0][400:, 3].astype(int), minlength=4) / 8000
     assert abs(ours - theirs).max() <= SIGMAS * np.sqrt(2 * 0.25 / 8000)
     assert ks_2samp(rows["a"].to_numpy(), sampler.fit_resample(np.column_stack([X, color]), rare)[0][400:, 0]).pvalue > 1e-4
-
-
-def test_the_commonest_code_wins_and_ties_are_even() -> None:
-    rng = np.random.default_rng(0)
-    codes = rng.integers(0, 3, (3000, 5)).astype(float)
-    found, counts = _commonest(codes, rng), np.stack([(codes == c).sum(axis=1) for c in range(3)], axis=1)
-    clear = (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) == 1
-    assert np.array_equal(found[clear], mode(codes[clear], axis=1).mode)
-    even = _commonest(np.tile([0.0, 0.0, 1.0, 1.0, 2.0], (10_000, 1)), rng)
-    assert set(even) == {0.0, 1.0}
-    assert abs(even.mean() - 0.5) < SIGMAS * 0.5 / 100
 
 
 def test_a_row_is_null_where_the_row_it_starts_from_is(tmp_path: object) -> None:

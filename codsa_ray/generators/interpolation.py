@@ -1,4 +1,19 @@
-"""Points on segments between near rows of one region, drawn by imbalanced-learn; knows nothing beyond such segments."""
+"""Points on segments between near rows of one region, drawn by imbalanced-learn; knows nothing beyond such segments.
+
+Sources: SMOTE and SMOTE-NC (Chawla et al. 2002, sections 4.2 and 6.1), Borderline-SMOTE 1 (Han, Wang & Mao 2005, section 3), ADASYN (He et
+al. 2008, equations 1 to 5), SVM-SMOTE (Nguyen, Cooper & Kamei 2009). imbalanced-learn makes the points; what differs, and why:
+- Neighbours are sought once, at fit, block by block (neighbours.py): never an n x n matrix, never a dense one-hot one.
+- SMOTE-NC's rules for categories go with every kind, so that each takes mixed tables.
+- A null takes part as the region's median or commonest value, and a drawn row is null where the row that it starts from is.
+- SVM-SMOTE's support vectors are told by the margin, so that rows beyond the SVR rows that the machine is trained on are judged alike;
+  half of its rows are drawn from the vectors in danger, where imbalanced-learn takes a share from Beta(10, 10) with that mean.
+
+Cost, n = min(rows, cap), d columns: time n x min(n, 10,000) x d, for borderline, adasyn and svm once more per region's rows (linear in n
+past 10,000), svm besides up to SVR^2 x d per region; memory about 30 n d bytes. A block costs its rows x k x d.
+
+Not for: regions whose rows are few against the columns (segments fill the hull of five neighbours and leave their region's thin
+directions out), columns tied by equations, or where mean and spread of the drawn rows have to be right: SMOTE shrinks the spread.
+"""
 
 import warnings
 from dataclasses import dataclass
@@ -9,30 +24,40 @@ import numpy as np
 import pyarrow as pa
 from imblearn.over_sampling import SMOTE
 from scipy import sparse
-from sklearn.neighbors import NearestNeighbors
+from sklearn.svm import SVC
 
 from codsa_ray.cells import Cells
 from codsa_ray.contracts import Needs, Worker
 from codsa_ray.errors import SettingError, ShortOfRows
-from codsa_ray.fitdata import REGION, FitData
+from codsa_ray.filled import Filled, drawn_table
+from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
+from codsa_ray.neighbours import Space, commonest
 from codsa_ray.seeds import rng_of
 
-KINDS = ("smote", "borderline", "adasyn")
+KINDS = ("smote", "borderline", "adasyn", "svm")
+SVR = 5_000
+"""Rows that SVM-SMOTE's machine is trained on at most."""
+OUT = 0.5
+"""How far beyond a safe support vector SVM-SMOTE goes, as a share of the way to a neighbour (imbalanced-learn's default)."""
+TOLERANCE = 1e-3
+"""libsvm's own: how far over 1 a support vector's margin may lie."""
+
+SMALL = 2.0**-30
 
 
 @dataclass(frozen=True)
 class Interpolation:
-    """SMOTE and SMOTE-NC (Chawla et al. 2002), Borderline-SMOTE 1 (Han, Wang & Mao 2005) and ADASYN (He et al. 2008).
+    """SMOTE and its family.
 
-    Neighbours are sought once, at fit, over columns scaled to unit deviation; the kinds differ in which rows segments start from: any
-    row, those of whose `around` neighbours at least half but not all lie outside the region, or rows weighted by that share.
-    Null cells take part as the region's median or commonest value, and a drawn row is null where the row that it starts from is.
+    The kinds differ in which rows segments start from: any row; borderline: those of whose `around` neighbours at least half but not
+    all lie outside the region; adasyn: rows weighted by that share; svm: support vectors of the region against all others, whose
+    neighbours are not all outside. A segment leads towards a neighbour of the region; from svm's safe vectors it leads away from it.
 
     Args:
-        kind: smote (SMOTE-NC's rules for categories and booleans, with every kind), borderline or adasyn.
+        kind: smote, borderline, adasyn or svm.
         k: neighbours of the region that a segment may lead to; fewer in regions of at most k rows.
-        around: neighbours of any region that borderline and adasyn look at.
+        around: neighbours of any region that borderline, adasyn and svm look at.
         cap: rows kept at most; beyond it the larger regions are thinned.
         block: rows of one block.
     """
@@ -55,54 +80,51 @@ class Interpolation:
         return Needs(block=self.block)
 
     def fit(self, data: FitData, worker: Worker) -> None:
-        """Finds each kept row's neighbours; memory is linear and time at most quadratic in min(rows, cap)."""
+        """Finds each kept row's neighbours and how likely a segment starts from it."""
         if worker.rank:
             return
-        table = data.table(self.cap)
-        table = table.take(pa.array(np.argsort(table[REGION].to_numpy(), kind="stable")))
-        region = table[REGION].to_numpy()
-        fixed = data.regions.constant_columns
-        cells = [Cells.of(c, table[c.name]) for c in data.schema.columns if c.name not in fixed]
-        encoded = [cell.encode(table[cell.column.name]) for cell in cells]
-        nulls = np.array([null for _, null in encoded], dtype=bool).reshape(len(cells), -1).T
-        starts = np.concatenate([[0], np.cumsum(np.bincount(region, minlength=len(data.regions)))])
-        values = [_filled(cell, *pair, starts) for cell, pair in zip(cells, encoded, strict=True)]
-        X = np.array(values).reshape(len(cells), -1).T
-        codes = [index for index, cell in enumerate(cells) if not cell.ordered]
-        near, weight, notice = self._neighbours(X, codes, starts, [item.name for item in data.regions.items])
-        k = np.clip(np.diff(starts) - 1, 1, self.k)
-        arrays = {"X": X, "nulls": nulls, "starts": starts, "k": k, "near": near, "weight": weight}
-        worker.folder.write_arrays("rows.safetensors", arrays)
-        worker.folder.write_json("interpolation.json", {"cells": [c.to_json() for c in cells], "notice": notice})
+        filled = Filled.of(data.table(self.cap), data.schema, data.regions)
+        X = filled.matrix()
+        found = self._neighbours(Space.of(X, filled.ordered), filled.starts, [item.name for item in data.regions.items])
+        k = np.clip(np.diff(filled.starts) - 1, 1, self.k)
+        arrays = {"X": X, "nulls": filled.nulls, "starts": filled.starts, "k": k}
+        worker.folder.write_arrays("rows.safetensors", arrays | {"near": found.near, "weight": found.weight, "reach": found.reach})
+        worker.folder.write_json("interpolation.json", {"cells": [c.to_json() for c in filled.cells], "notice": found.notice})
 
-    def _neighbours(
-        self, X: np.ndarray, codes: list[int], starts: np.ndarray, names: list[str]
-    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """(n, k) rows that segments lead to, (n,) weight of each row as a start, and what had to give way."""
-        near, weight, notice = np.repeat(np.arange(len(X))[:, None], self.k, axis=1), np.ones(len(X)), []
-        for start, stop, name in zip(starts[:-1], starts[1:], names, strict=True):
-            rows = stop - start
-            k = min(self.k, rows - 1)
-            if k < self.k and rows:
-                notice.append(f"{name}: {rows} rows, k lowered from {self.k} to {k}" + (": rows are copied" if not k else ""))
+    def _neighbours(self, space: Space, starts: np.ndarray, names: list[str]) -> "Found":
+        n = int(starts[-1])
+        found = Found(np.repeat(np.arange(n, dtype=np.int32)[:, None], self.k, axis=1), np.ones(n), np.ones(n), [])
+        for (start, stop), name in zip(pairwise(starts), names, strict=True):
+            rows = np.arange(start, stop)
+            k = min(self.k, len(rows) - 1)
+            if k < self.k and len(rows):
+                found.notice.append(f"{name}: {len(rows)} rows, k lowered from {self.k} to {k}" + ("" if k else ": rows are copied"))
             if k <= 0:
                 continue
-            space = _space(X, codes, slice(start, stop))
-            found = NearestNeighbors(n_neighbors=k + 1).fit(space[start:stop]).kneighbors(space[start:stop], return_distance=False)
-            near[start:stop, :k] = start + found[:, 1:]
+            cost = space.cost(slice(start, stop))
+            found.near[start:stop, :k] = space.nearest(rows, rows, k, cost)[0]
             if self.kind != "smote":
-                chosen = self._starts(space, start, stop)
-                weight[start:stop] = chosen if chosen.any() else 1.0
-                if not chosen.any():
-                    notice.append(f"{name}: no row is near another region as {self.kind} wants, every row is a start")
-        return near.astype(np.int32), weight, notice
+                weight, reach = self._starts(space, rows, cost)
+                if not weight.any():
+                    found.notice.append(f"{name}: no row is near another region as {self.kind} wants, every row is a start")
+                    weight, reach = np.ones(len(rows)), np.ones(len(rows))
+                found.weight[start:stop], found.reach[start:stop] = weight, reach
+        return found
 
-    def _starts(self, space: sparse.csr_matrix, start: int, stop: int) -> np.ndarray:
-        """(rows,) weight of each row of the region as a start, from the share of its neighbours that lie outside."""
-        around = min(self.around, space.shape[0] - 1)
-        found = NearestNeighbors(n_neighbors=around + 1).fit(space).kneighbors(space[start:stop], return_distance=False)[:, 1:]
-        outside = ((found < start) | (found >= stop)).mean(axis=1)
-        return outside if self.kind == "adasyn" else ((outside >= 0.5) & (outside < 1)).astype(float)
+    def _starts(self, space: Space, rows: np.ndarray, cost: float) -> tuple[np.ndarray, np.ndarray]:
+        """(rows,) weight of each row of the region as a start, from the share of its neighbours outside, and how far a segment goes."""
+        everything = np.arange(len(space.ordered))
+        near, _ = space.nearest(rows, everything, min(self.around, len(everything) - 1), cost)
+        outside = ((near < rows[0]) | (near > rows[-1])).mean(axis=1)
+        danger, reach = (outside >= 0.5) & (outside < 1), np.ones(len(rows))
+        if self.kind == "adasyn":
+            return outside, reach
+        if self.kind == "borderline":
+            return danger.astype(float), reach
+        vector = _supporting(space, rows, cost) & (outside < 1)
+        in_danger, safe = vector & danger, vector & ~danger
+        # Half of all draws each, where there are both.
+        return in_danger / max(in_danger.sum(), 1) + safe / max(safe.sum(), 1), np.where(safe, -OUT, reach)
 
     def load(self, folder: Folder) -> "FittedInterpolation":
         """Reads rows and neighbours back."""
@@ -116,28 +138,46 @@ class Interpolation:
         return cls(block=256)
 
 
-def _filled(cell: Cells, values: np.ndarray, null: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(n,) float64; what is null or never drawn becomes the region's median or commonest value."""
-    filled = values.astype(np.float64)
-    known = ~null & (cell.ordered | (values < cell.levels))
-    for start, stop in pairwise(starts):
-        own = filled[start:stop][known[start:stop]]
-        usual = 0.0 if not len(own) else np.quantile(own, 0.5, method="lower") if cell.ordered else np.bincount(own.astype(int)).argmax()
-        filled[start:stop][~known[start:stop]] = usual
-    return filled
+@dataclass(frozen=True)
+class Found:
+    """What a fit finds.
+
+    Args:
+        near: (n, k) rows that segments lead to; the row itself where there are fewer.
+        weight: (n,) of each row as a start.
+        reach: (n,) how far towards the neighbour a segment goes.
+        notice: what had to give way.
+    """
+
+    near: np.ndarray
+    weight: np.ndarray
+    reach: np.ndarray
+    notice: list[str]
 
 
-def _space(X: np.ndarray, codes: list[int], own: slice) -> sparse.csr_matrix:
-    """(n, dimensions) SMOTE-NC's space: another category costs the median deviation of the region's ordered columns, or 1 if that is 0."""
-    ordered = np.delete(X, codes, axis=1)
-    deviation = ordered.std(axis=0)
-    ordered = ordered / np.where(deviation > 0, deviation, 1.0)
-    cost = float(np.median(ordered[own].std(axis=0))) if ordered.shape[1] else 1.0
-    parts = [sparse.csr_matrix(ordered)]
-    for index in codes:
-        levels = X[:, index].astype(int)
-        ones = np.full(len(X), (cost or 1.0) / np.sqrt(2))
-        parts.append(sparse.csr_matrix((ones, (np.arange(len(X)), levels)), shape=(len(X), levels.max() + 1)))
+def _supporting(space: Space, rows: np.ndarray, cost: float) -> np.ndarray:
+    """(rows,) True where a support vector machine's margin between the region and all other rows is at most 1."""
+    others = np.delete(np.arange(len(space.ordered)), rows)
+    if not len(others) or not space.ordered.shape[1] + space.codes.shape[1]:
+        return np.zeros(len(rows), dtype=bool)
+    own = rows if len(rows) + len(others) <= SVR else _even(rows, SVR // 2)
+    trained = np.sort(np.concatenate([own, _even(others, SVR - len(own))]))
+    levels = space.codes.max(axis=0, initial=-1) + 1
+    machine = SVC(gamma="scale").fit(_one_hot(space, trained, levels, cost), np.isin(trained, rows))
+    margins = [machine.decision_function(_one_hot(space, part, levels, cost)) for part in np.array_split(rows, -(-len(rows) // SVR))]
+    return np.concatenate(margins) <= 1 + TOLERANCE
+
+
+def _even(rows: np.ndarray, most: int) -> np.ndarray:
+    return rows if len(rows) <= most else rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
+
+
+def _one_hot(space: Space, rows: np.ndarray, levels: np.ndarray, cost: float) -> sparse.csr_matrix:
+    """(rows, dimensions) in which Euclid's distance is the space's."""
+    parts = [sparse.csr_matrix(space.ordered[rows])]
+    for column, size in zip(space.codes[rows].T, levels, strict=True):
+        place = (np.arange(len(rows)), column)
+        parts.append(sparse.csr_matrix((np.full(len(rows), cost / np.sqrt(2)), place), shape=(len(rows), size)))
     return sparse.hstack(parts, format="csr")
 
 
@@ -175,7 +215,7 @@ class FittedInterpolation:
     Args:
         rows: rows of a block.
         cells: the columns.
-        arrays: X (n, columns) encoded and filled, nulls (n, columns), near (n, k), weight (n,); starts (K + 1,), k (K,).
+        arrays: X (n, columns) encoded and filled, nulls (n, columns), near (n, k), weight and reach (n,); starts (K + 1,), k (K,).
         notice: lowered k, copied rows and the like, one line each.
     """
 
@@ -201,9 +241,8 @@ class FittedInterpolation:
         X, mark = self._drawn(bases, near, int(rng.integers(2**32)))
         for j, cell in enumerate(self.cells):
             if not cell.ordered:
-                X[:, j] = _commonest(self.arrays["X"][near[mark], j], rng)
-        nulls = self.arrays["nulls"][bases[mark]]
-        return pa.table({cell.column.name: _cells(cell, X[:, j], nulls[:, j]) for j, cell in enumerate(self.cells)})
+                X[:, j] = commonest(self.arrays["X"][near[mark], j], np.ones(near.shape, dtype=bool), rng)
+        return drawn_table(self.cells, X, self.arrays["nulls"][bases[mark]])
 
     def _drawn(self, bases: np.ndarray, near: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """(rows, columns) whose ordered columns imbalanced-learn drew among the bases and their neighbours alone, and each row's base.
@@ -214,7 +253,8 @@ class FittedInterpolation:
         rows, k = near.shape
         ordered = [j for j, cell in enumerate(self.cells) if cell.ordered]
         mark = np.concatenate([np.arange(rows), np.repeat(np.arange(rows), k)])
-        context = np.column_stack([mark, self.arrays["X"][np.concatenate([bases, near.ravel()])][:, ordered]])
+        # Small by a power of two, which is exact, so that sums and differences of values near 1e308 stay finite.
+        context = np.column_stack([mark, self.arrays["X"][np.concatenate([bases, near.ravel()])][:, ordered] * SMALL])
         context = np.vstack([context[:1], context])
         known = Known(rows + np.arange(rows * k).reshape(rows, k))
         sampler = SMOTE(sampling_strategy={True: len(mark) + rows}, k_neighbors=known, random_state=seed)
@@ -223,17 +263,8 @@ class FittedInterpolation:
             drawn = sampler.fit_resample(context, np.arange(len(context)) > 0)[0][len(context) :]
         start = np.rint(drawn[:, 0]).astype(np.int64)
         X = np.empty((rows, len(self.cells)))
-        X[:, ordered] = drawn[:, 1:]
+        base, reach = self.arrays["X"][bases[start]][:, ordered] * SMALL, self.arrays["reach"][bases[start]][:, None]
+        # Beyond the largest float, and beyond what training showed, the bound is drawn.
+        with np.errstate(over="ignore"):
+            X[:, ordered] = np.where(reach == 1, drawn[:, 1:], base + reach * (drawn[:, 1:] - base)) / SMALL
         return X, start
-
-
-def _commonest(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(n,) the commonest of each row's (n, k) codes, ties at random: SMOTE-NC's rule for categories."""
-    votes = (codes[:, :, None] == codes[:, None, :]).sum(axis=2) + rng.random(codes.shape) / 2
-    return np.take_along_axis(codes, votes.argmax(axis=1)[:, None], axis=1)[:, 0]
-
-
-def _cells(cell: Cells, values: np.ndarray, null: np.ndarray) -> pa.Array:
-    if cell.ordered and cell.column.kind != "numeric":
-        values = np.minimum(np.rint(values).astype(np.uint64), np.uint64(cell.top))
-    return cell.decode(values, null)
