@@ -137,9 +137,9 @@ def mean_line(what: str, published: str, values: Sequence[float] | np.ndarray, h
 
 
 @cache
-def labelled() -> Part:
-    """6,400 rows of ten products of three variables; the minority are the 1,000 lowest and the 1,000 highest scores."""
-    rng, n = np.random.RandomState(0), 6400
+def labelled(n: int = 6400, outer: int = 1000, seed: int = 0) -> Part:
+    """n rows of ten products of three variables; the minority are the `outer` lowest and the `outer` highest scores."""
+    rng = np.random.RandomState(seed)
     u1 = rng.normal(size=n) + np.where(rng.rand(n) < 0.5, -2, 2)
     u2, u3 = rng.rand(n) + 2 * (rng.rand(n) < 0.5), rng.exponential(size=n) - 1
     X = np.stack([u1 * u2, u1 * u3, u2 * u3, u1**2, u2**2, u3**2, u1 * u2 * u3, u1**3, u2**3, u3**3], axis=1)
@@ -147,7 +147,7 @@ def labelled() -> Part:
     t1, t2 = lines / (1 + np.abs(lines))
     order = np.argsort(np.sin(2 * np.pi * t1) ** 2 - np.cos(3 * np.pi * t2) ** 2)
     y = np.ones(n, dtype=np.int64)
-    y[np.concatenate([order[:1000], order[-1000:]])] = 0
+    y[np.concatenate([order[:outer], order[-outer:]])] = 0
     return X, y, y
 
 
@@ -338,12 +338,12 @@ def profile_lines() -> Iterator[Line]:
 
 
 @cache
-def valued() -> Part:
-    """6,400 rows; the minority has u1 under .5 and another sign in its target."""
-    rng = np.random.RandomState(1)
-    region = np.repeat([0, 1], [2000, 4400])
-    u1 = rng.rand(6400) / 2 + 0.5 * region
-    u2, u3 = u1**2 + rng.normal(size=6400), 0.2 * rng.normal(size=6400)
+def valued(minority: int = 2000, majority: int = 4400, seed: int = 1) -> Part:
+    """So many rows of each; the minority has u1 under .5 and another sign in its target."""
+    rng, n = np.random.RandomState(seed), minority + majority
+    region = np.repeat([0, 1], [minority, majority])
+    u1 = rng.rand(n) / 2 + 0.5 * region
+    u2, u3 = u1**2 + rng.normal(size=n), 0.2 * rng.normal(size=n)
     X = np.stack([u1, region * u1 + u2, region * u2 + np.log1p(np.abs(u2)), np.abs(u2), u1 - u2], axis=1)
     line = X @ np.array([3, 2, -1, 0.5, 1])
     return X, 2 * line**2 + np.where(region == 0, line, -line) + u3, region

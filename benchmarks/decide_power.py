@@ -57,14 +57,15 @@ def sample(rng: np.random.Generator, sizes: list[int], law: str, better: int = 0
 
 
 def lower_bounds(losses: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
-    """Lower one-sided 95 % bounds: naive paired t of the two best; BBC-CV percentile; BBC-CV centre with the best pair's own spread; this rule's."""
+    """Lower 95 % bounds: naive paired t of the two best; BBC-CV percentile; BBC-CV centre with the best pair's own spread; this rule's."""
     mix = np.full(groups.max() + 1, 1 / (groups.max() + 1))
     bench = rule._Bench.of(losses, groups, mix, None, 0)
     gain = rule._gain(bench, ENTRIES, RESAMPLES, seed)
     best = bench.losses[np.argmin(bench.means[:PLAIN])] - bench.losses[PLAIN + np.argmin(bench.means[PLAIN:])]
     pair = estimate(best, groups, mix)
     reach = student.ppf((1 + rule.CONFIDENCE) / 2, pair.df[0]) * pair.se[0]
-    return np.array([pair.mean[0] - reach, np.quantile(_out_of_bag(bench, seed), (1 - rule.CONFIDENCE) / 2), gain.mean - reach, gain.low])
+    percentile = np.quantile(_out_of_bag(bench, seed), (1 - rule.CONFIDENCE) / 2)
+    return np.array([pair.mean[0] - reach, percentile, gain.mean - reach, gain.low])
 
 
 def _out_of_bag(bench: rule._Bench, seed: int) -> np.ndarray:

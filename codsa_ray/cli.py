@@ -84,7 +84,7 @@ def _augment(command: argparse.ArgumentParser) -> None:
         "--generator",
         action="append",
         metavar="NAME",
-        help=f"{', '.join(names('generators'))}; NAME:setting=value (repeat; default: {', '.join(GENERATORS)})",
+        help=f"auto, {', '.join(names('generators'))}; NAME:setting=value (repeat; default: {', '.join(GENERATORS)})",
     )
     add(
         "--learner",

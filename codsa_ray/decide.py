@@ -52,7 +52,7 @@ def decide(
         entries: M entries, at least one without synthesis.
         units: (n,) ids of what was sampled together (patients), or None.
         names: (G,) names of the groups, for sentences.
-        belief: what earlier data sets say of these entries: choices are then made on losses shrunk towards it (prior.py), scored as they are.
+        belief: what earlier data sets say of these entries: choices are then made on losses shrunk towards it, scored as they are.
         resamples: bootstrap resamples.
         seed: of the resamples.
 

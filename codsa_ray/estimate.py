@@ -11,6 +11,7 @@ import pyarrow as pa
 from codsa_ray.candidates import Candidate, baselines, openers
 from codsa_ray.contracts import Progress
 from codsa_ray.draw import draw_block
+from codsa_ray.errors import PLUGIN_FAILURES
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job
@@ -30,12 +31,14 @@ class Calibration:
         learner: seconds per thousand rows of one fit.
         fit: seconds of one generator fit per thousand rows, by generator name (an upper bound where steps are fixed).
         draw: rows per second, by generator name.
+        out: why a generator could not be fitted, by its name.
         bytes: per synthetic row, in memory.
     """
 
     learner: float
     fit: dict[str, float]
     draw: dict[str, float]
+    out: dict[str, str]
     bytes: float
 
 
@@ -47,7 +50,9 @@ def dry_run(job: Job, progress: Progress) -> str:
         made = replace(pipeline.settled(job), out=place)
         rows, facts, partitions = pipeline.prepare(made, Folder(place), progress)
         speeds = _calibrate(made, rows, partitions[FINAL])
-        return "\n".join([*_shown(rows, facts), *_costs(made, rows, partitions, speeds)])
+        out = [f"notice   generator {name} is out: {reason}" for name, reason in speeds.out.items()]
+        made = replace(made, generator=tuple(g for g in made.generator if identity(g) not in speeds.out))
+        return "\n".join([*_shown(rows, facts), *out, *_costs(made, rows, partitions, speeds)])
 
 
 def _shown(rows: Rows, facts: dict[str, Any]) -> list[str]:
@@ -62,22 +67,29 @@ def _shown(rows: Rows, facts: dict[str, Any]) -> list[str]:
 
 
 def _calibrate(job: Job, rows: Rows, part: Partition) -> Calibration:
+    from codsa_ray.stages.source import source_of
+
     data = rows.training(FINAL, part.regions, part.rule)
     table = data.table(SAMPLE_ROWS)
     counts = np.bincount(table[REGION].to_numpy(), minlength=len(part.regions))
     items = tuple(replace(region, rows=int(count)) for region, count in zip(part.regions.items, counts, strict=True))
-    sample = FitData.of(table, data.schema, replace(part.regions, items=items), job.seed)
+    source = source_of(job, rows)
+    related = source.data(FINAL, part) if source else None
+    sample = FitData.of(table, data.schema, replace(part.regions, items=items), job.seed, related)
     learner: Any = job.learner
     started = time.perf_counter()
     X = learner.encoder(table, data.schema).encode(table)
     classes = len(data.schema.classes) if job.task == "classification" else 0
     learner.fit(X, data.schema.truth(table), np.ones(len(table)), classes=classes, seed=0)
     seconds = (time.perf_counter() - started) / len(table) * 1000
-    fit, draw = {}, {}
+    fit, draw, out = {}, {}, {}
     for generator in job.generator:
         name = identity(generator)
-        fit[name], draw[name] = _time_generator(generator, sample)
-    return Calibration(seconds, fit, draw, table.nbytes / len(table))
+        try:
+            fit[name], draw[name] = _time_generator(generator, sample)
+        except PLUGIN_FAILURES as error:
+            out[name] = " ".join(str(error).split())
+    return Calibration(seconds, fit, draw, out, table.nbytes / len(table))
 
 
 def _time_generator(generator: Any, sample: FitData) -> tuple[float, float]:

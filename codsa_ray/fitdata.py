@@ -25,6 +25,7 @@ class FitData:
         seed: of everything random in the fit.
         blocks: yields canonical tables (the schema's columns, `_region` int32, `_row` int64 position), in a fixed order.
         source: rows of a related data set to pretrain on, or None.
+        aside: rows of the data set that lie in no region and are not among these.
     """
 
     schema: Schema
@@ -32,6 +33,7 @@ class FitData:
     seed: int
     blocks: Callable[[], Iterator[pa.Table]]
     source: "FitData | None" = None
+    aside: int = 0
 
     @staticmethod
     def of(table: pa.Table, schema: Schema, regions: Regions, seed: int, source: "FitData | None" = None) -> "FitData":

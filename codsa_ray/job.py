@@ -12,6 +12,9 @@ from codsa_ray.plugins import make, name_of, restore, settings_of
 from codsa_ray.risk import task_of
 
 GENERATORS = ("sequential_trees", "tabular_diffusion")
+AUTO = ("sequential_trees", "tabular_diffusion:continuous=0.5", "interpolation", "bootstrap")
+"""What the generator name `auto` stands for, of them those that do the task; the search chooses. A diffusion is fitted where at least half
+of the drawn columns are continuous: it costs most of the four, and on categories trees are as faithful."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Job:
         source: a related data set that generators may pretrain on.
         schema: overrides of the inferred schema.
         keep: id-like columns to keep.
-        generator, learner, allocator, strata: plug-ins.
+        generator, learner, allocator, strata: plug-ins; a generator may be `auto` (AUTO).
         task: classification, regression or anomaly.
         loss: of a regression: squared, absolute or pinball:Q; "" is the task's own.
         bins: quantile bins of a regression's target that make groups, crossed with `group` and `region`; 0 leaves the target out.
@@ -118,7 +121,8 @@ class Job:
         Raises:
             SettingError: a plug-in or a setting of it does not exist, or does not do the task.
         """
-        generators = tuple(make("generators", g) if isinstance(g, str) else g for g in dict.fromkeys(self.generator))
+        asked = dict.fromkeys(name for g in self.generator for name in (self._portfolio if g == "auto" else (g,)))
+        generators = tuple(make("generators", g) if isinstance(g, str) else g for g in asked)
         learner = make("learners", self.learner) if isinstance(self.learner, str) else self.learner
         allocator = make("allocators", self.allocator) if isinstance(self.allocator, str) else self.allocator
         strata = make("strata", self.strata) if isinstance(self.strata, str) else self.strata
@@ -126,6 +130,10 @@ class Job:
             if self.task not in plugin.needs.tasks:
                 raise SettingError(f"plug-ins that do {self.task}", name_of(plugin), "choose another or write one")
         return replace(self, generator=generators, learner=learner, allocator=allocator, strata=strata)
+
+    @property
+    def _portfolio(self) -> tuple[str, ...]:
+        return tuple(name for name in AUTO if self.task in make("generators", name).needs.tasks)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for job.json; plug-ins as name and settings."""

@@ -198,7 +198,7 @@ def _check_job(job: Any, added: str) -> None:
         Grouping.parse_merge(text)
     named = [("learners", job.learner), ("allocators", job.allocator), ("strata", job.strata)]
     for folder, text in [*(("generators", text) for text in job.generator), *named]:
-        if text != added:
+        if text not in (added, "auto"):
             make(folder, text)
 
 

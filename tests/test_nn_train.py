@@ -104,3 +104,26 @@ def test_the_kept_weights_are_the_moving_average(tmp_path: Path) -> None:
     for step, weight in enumerate([*seen[1:], module[0].weight.detach()]):  # type: ignore[index]
         average = torch.lerp(weight, average, min(SETTINGS.average, (1 + step) / (10 + step)))
     assert np.allclose(trained.weights["0.weight"], average.numpy(), atol=1e-6)
+
+
+def test_slower_layers_get_their_share_of_the_rate_and_frozen_ones_stay(tmp_path: Path) -> None:
+    """One step of Adam moves each weight by the rate; weight decay is no part of that here."""
+    settings, module = replace(SETTINGS, steps=1, warmup=1, average=0.0, slower=(("0.", 0.1),)), network()
+    module[2].bias.requires_grad_(False)  # type: ignore[index, union-attr]
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    train(module, loss, None, settings, LocalWorker(Folder(str(tmp_path))), 1)
+    moved = {name: float((value - before[name]).abs().median()) for name, value in module.state_dict().items()}
+    assert moved["2.weight"] == pytest.approx(SETTINGS.rate, rel=0.05)
+    assert moved["0.weight"] == pytest.approx(0.1 * SETTINGS.rate, rel=0.05)
+    assert moved["2.bias"] == 0
+
+
+def test_weights_that_training_only_makes_worse_are_kept_as_they_were(tmp_path: Path) -> None:
+    scores = iter([1.0, 5.0, 4.0, 3.0])
+    module = network()
+    before = {name: value.numpy().copy() for name, value in module.state_dict().items()}
+    settings = replace(SETTINGS, steps=30, untrained=True)
+    trained = train(module, loss, lambda _: next(scores), settings, LocalWorker(Folder(str(tmp_path))), 1)
+    assert [entry[0] for entry in trained.history] == [0, 10, 20, 30]
+    assert trained.step == 0
+    assert all(np.array_equal(trained.weights[name], before[name]) for name in before)

@@ -1,7 +1,9 @@
 """sequential_trees: trees as arrays, donors of a leaf, nulls by region, and what a region borrows."""
 
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +12,8 @@ from scipy.stats import ks_2samp, spearmanr
 from sklearn.tree import DecisionTreeRegressor
 
 from codsa_ray.cells import Cells
+from codsa_ray.draw import TRIES, draw_block
+from codsa_ray.errors import ShortOfRows
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.generators.sequential_trees import FittedTrees, SequentialTrees, Turn, _donors, _gaps, _nodes, _ranks
@@ -182,3 +186,59 @@ def test_the_cap_bounds_the_donors(tmp_path: object) -> None:
     generator = fitted(replace(SequentialTrees(), cap=500), tmp_path)
     assert 300 < len(generator.pattern) < 700
     assert all(len(turn.donors) <= len(generator.pattern) for turn in generator.turns if turn.donors is not None)
+
+
+def test_trees_are_the_same_grown_one_by_one_or_side_by_side(tmp_path: object) -> None:
+    files = []
+    for cores in (1, 3):
+        fitted(SequentialTrees(cores=cores), f"{tmp_path}/{cores}")
+        files.append([Path(f"{tmp_path}/{cores}/trees.{kind}").read_bytes() for kind in ("safetensors", "json")])
+    assert files[0] == files[1]
+    assert SequentialTrees(cores=3).needs.cpus == 3
+
+
+def test_three_thousand_levels_keep_what_goes_with_each(tmp_path: object) -> None:
+    """Columns after a category lean on its level where that has rows, and every drawn level is one that was seen."""
+    rng = np.random.default_rng(0)
+    code = np.where(rng.random(20_000) < 0.5, rng.integers(0, 10, 20_000), rng.integers(10, 3000, 20_000))
+    x = np.where(code < 10, 10.0 * code, -5.0) + rng.normal(size=20_000)
+    table = pa.table({"c": np.char.add("c", code.astype(str)), "x": x, "label": ["a", "b"] * 10_000})
+    rows = fitted(SequentialTrees(block=8192), tmp_path, table, ("label",)).block(0, 1)
+    drawn = np.array([int(value[1:]) for value in rows["c"].to_pylist()])
+    values = rows["x"].to_numpy()
+    assert set(drawn) <= set(code)
+    assert len(set(drawn[drawn >= 10])) > 1000
+    for level in range(10):
+        assert (drawn == level).mean() == pytest.approx(0.05, abs=0.015)
+        assert values[drawn == level].mean() == pytest.approx(10.0 * level, abs=1.0)
+    assert values[drawn >= 10].mean() == pytest.approx(-5.0, abs=1.0)
+
+
+def test_constraints_hold_by_counted_redraw_and_impossible_ones_end(tmp_path: object) -> None:
+    rng = np.random.default_rng(0)
+    low = rng.random(600)
+    table = pa.table({"low": low, "high": low + rng.random(600), "label": ["a", "b"] * 300})
+    generator = fitted(SequentialTrees(block=512), tmp_path, table, ("label",))
+    _, schema, regions = with_regions(table, "label", ("label",))
+    free, none = draw_block(generator, schema, regions, 0, 1)
+    rows, redrawn = draw_block(generator, replace(schema, constraints=("low <= high",)), regions, 0, 1)
+    broken = int((free["low"].to_numpy() > free["high"].to_numpy()).sum())
+    assert none == 0
+    assert redrawn >= broken > 0
+    assert (rows["low"].to_numpy() <= rows["high"].to_numpy()).all()
+    assert len(rows) == 512
+    with pytest.raises(ShortOfRows, match=f"in {TRIES} tries; mostly the constraint low > high \\+ 5"):
+        draw_block(generator, replace(schema, constraints=("low > high + 5",)), regions, 0, 1)
+
+
+def test_memory_grows_no_faster_than_rows(tmp_path: object) -> None:
+    """What numpy holds at the peak of a fit; scikit-learn's own nodes come with the leaves, which are as many here."""
+    rng, peaks = np.random.default_rng(0), []
+    for rows in (5_000, 20_000):
+        columns = {f"x{i}": rng.normal(size=rows) for i in range(5)} | {"c": rng.choice(["u", "v", "w"], rows)}
+        data = FitData.of(*with_regions(pa.table({**columns, "label": ["a", "b"] * (rows // 2)}), "label", ("label",)), seed=1)
+        tracemalloc.start()
+        SequentialTrees(leaf=rows // 20).fit(data, LocalWorker(Folder(f"{tmp_path}/{rows}")))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 4.5 * peaks[0]

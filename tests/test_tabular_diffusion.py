@@ -13,7 +13,8 @@ import torch
 
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
-from codsa_ray.generators.tabular_diffusion import DROP_REGION, FittedTabularDiffusion, TabularDiffusion, _Loss, _Rows
+from codsa_ray.generators.tabular_diffusion import FittedTabularDiffusion, TabularDiffusion
+from codsa_ray.nn.denoising import DROP_REGION, DenoisingLoss, LatentRows
 from codsa_ray.nn.layout import Layout
 from codsa_ray.regions import Regions
 from codsa_ray.schema import Schema
@@ -117,11 +118,11 @@ def test_a_fit_that_died_ends_with_the_bytes_of_one_that_did_not(tmp_path: Path)
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "died" / name).read_bytes()
 
 
-def loss_of(rank: int, world: int, tmp_path: Path) -> _Loss:
+def loss_of(rank: int, world: int, tmp_path: Path) -> DenoisingLoss:
     latents = torch.randn(100, 2, generator=torch.Generator().manual_seed(0))
-    rows = _Rows(latents, torch.arange(100) % 4, torch.linspace(0.01, 1, 100).double())
+    rows = LatentRows(latents, torch.arange(100) % 4, torch.linspace(0.01, 1, 100).double())
     factors = torch.tensor([[0, 0], [0, 1], [1, 2], [1, 3]])
-    return _Loss(Layout(2), rows, factors, torch.float32, 64, LocalWorker(Folder(str(tmp_path)), rank, world))
+    return DenoisingLoss(Layout(2), rows, factors, torch.float32, 64, LocalWorker(Folder(str(tmp_path)), rank, world))
 
 
 def test_the_shares_of_two_workers_make_the_batch_of_one(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_the_region_s_own_embedding_is_dropped_more_often_than_its_factors(tmp_p
 
 def test_batches_hold_regions_at_their_natural_share_however_many_rows_were_kept() -> None:
     mass = torch.cat([torch.full((20,), 0.9 / 20), torch.full((20,), 0.1 / 20)]).double().cumsum(0)
-    rows = _Rows(torch.zeros(40, 1), torch.arange(40) // 20, mass)
+    rows = LatentRows(torch.zeros(40, 1), torch.arange(40) // 20, mass)
     drawn = rows.regions[rows.draw(1000, torch.Generator().manual_seed(0))]
     assert int((drawn == 0).sum()) == pytest.approx(900, abs=1)
 

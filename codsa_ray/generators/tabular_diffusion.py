@@ -9,6 +9,11 @@ What differs from them, and why:
 - Rows are trained on at their natural frequency: weighting rare regions up makes the network memorise them.
 - The weights kept are those of the best loss on held-out rows, weighted as balance would draw regions: the rare ones over-train first.
 
+With a source (FitData.source; CoDSA, Tian & Shen 2025, section 4) it first trains on those rows, then on the target's: shared layers slower
+(Howard & Ruder 2018) or by adapters (Hu et al. 2022), the layers of columns and regions in full. CoDSA pretrains an autoencoder; here there
+is none, and the denoiser itself is carried over. The target's codec reads the source: cells it could not hold cost nothing. The weights
+at the start of tuning are kept where held-out rows find nothing better.
+
 Limits, measured on crossed normals whose rare cell has 20 rows, 6 seeds: with factors the drawn mean is nearer to the truth than without
 (RMSE .35 against .52 sd), but no nearer than the 20 rows' own mean (.29), and the drawn spread is 30 to 40 % too wide.
 
@@ -17,10 +22,9 @@ per level); the same per row and evaluation to draw. Memory: 4 D bytes per row. 
 as faithful and much faster), regions of a handful of rows that share no factor with others, or columns with thousands of levels.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import Self
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -28,27 +32,28 @@ import torch
 from torch import Tensor, nn
 
 from codsa_ray.contracts import Needs, Worker
+from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
-from codsa_ray.nn.layout import Layout
+from codsa_ray.nn.adapters import STRETCH, merged
+from codsa_ray.nn.denoising import DenoisingLoss, LatentRows
+from codsa_ray.nn.device import one_thread
 from codsa_ray.nn.networks import ResidualMLP
-from codsa_ray.nn.precondition import Denoiser, Scales, denoised, guided, log_priors, losses
-from codsa_ray.nn.schedules import karras, log_normal, stratified
+from codsa_ray.nn.phases import Phase, reached
+from codsa_ray.nn.precondition import Denoiser, Scales, denoised, guided, log_priors
+from codsa_ray.nn.schedules import karras
 from codsa_ray.nn.solvers import dpm_2m, start
 from codsa_ray.nn.table_codec import TableCodec
-from codsa_ray.nn.train import Score, Training, train
+from codsa_ray.nn.train import Training, train
 from codsa_ray.regions import Regions
 from codsa_ray.seeds import seed_of
 
-LEVEL_MEAN, LEVEL_SPREAD = -0.8, 1.4
-"""Of ln sigma in training; wider than pictures' -1.2, 1.2, because unit-normal columns decide at sigma near 1."""
 SIGMA_LOW, SIGMA_HIGH = 0.05, 10.0
 """Noise levels drawn through. EDM's 80 and .002 are for pictures. Best of five ranges tried at 10 evaluations on two adult seeds (table
 C2ST .614; .635 at 30 and .02, which reaches .607 at 25 evaluations); not confirmed on other data."""
-DROP, DROP_REGION = 0.1, 0.4
-"""Chance that a training row loses its whole condition, and that it loses the region's own embedding."""
-SCORED = 4096
-"""(row, noise level) pairs of one held-out score."""
+SHARED, OWN = ("conditions.noise", "blocks", "norm"), ("conditions.table", "enter", "leave")
+"""Starts of parameter names: layers that a source and its target have in common, and those that columns and regions have to themselves."""
+TUNE = "tune"
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,10 @@ class TabularDiffusion:
         guidance: classifier-free guidance; above 1 it costs twice and was measured to hurt.
         block: rows drawn at a time.
         gpus: GPUs of one worker; with 0 it fits and draws on CPUs.
+        pretrain: optimizer steps at most on a source data set, where there is one; 0 leaves it out.
+        lora: rank of the adapters by which shared layers are tuned after that; 0 tunes all their weights.
+        shared: share of the rate at which all weights of shared layers are tuned.
+        continuous: least share of columns that must stand on quantiles; with fewer the fit is refused.
     """
 
     steps: int = 1200
@@ -81,37 +90,83 @@ class TabularDiffusion:
     guidance: float = 1.0
     block: int = 2048
     gpus: float = 0.0
+    pretrain: int = 1200
+    lora: int = 0
+    shared: float = 0.1
+    continuous: float = 0.0
 
     @property
     def needs(self) -> Needs:
         """One core or the stated GPUs; the fit may be distributed."""
-        return Needs(gpus=self.gpus, block=self.block, distributed=True)
+        return Needs(gpus=self.gpus, block=self.block, distributed=True, source=self.pretrain > 0)
 
     @classmethod
     def tiny(cls) -> Self:
         """A small network, a few steps."""
-        return cls(steps=150, width=32, batch=128, rate=1e-2, evaluations=6, block=256)
+        return cls(steps=150, width=32, batch=128, rate=1e-2, evaluations=6, block=256, pretrain=150)
 
     def fit(self, data: FitData, worker: Worker) -> None:
-        """Trains the denoiser; rank 0 writes denoiser.safetensors and denoiser.json under worker.folder."""
-        learned, held = data.split(self.held_out, cap=self.rows)
+        """Trains the denoiser; rank 0 writes denoiser.safetensors and denoiser.json under worker.folder.
+
+        Raises:
+            SettingError: the columns are not what `continuous` asks for, or no row of the source lies in a region.
+        """
+        learned, held = (part.sort_by(REGION) for part in data.split(self.held_out, cap=self.rows))
         fixed = data.regions.constant_columns
         columns = tuple(column for column in data.schema.columns if column.name not in fixed)
         codec = TableCodec.of(columns, pa.concat_tables([learned, held]))
+        self._check(codec)
         factors, levels = _factors(data.regions)
-        dtype = _fast_dtype(worker.device)
         network = self._network(codec.layout.width, levels, seed_of(data.seed, "network"))
-        rows = _Rows.natural(learned, codec, data.regions)
+        rows = LatentRows.natural(*_latents(learned, codec), data.regions)
         network.leave.bias.data += log_priors(rows.latents, codec.layout)
-        loss = _Loss(codec.layout, rows, factors, dtype, self.batch, worker)
-        score = _score(loss, _Rows.needed(held, codec, data.regions), seed_of(data.seed, "held out")) if len(held) else None
-        training = Training(steps=self.steps if codec.layout.width else 0, rate=self.rate, checkpoint=self.checkpoint)
+        loss = DenoisingLoss(codec.layout, rows, factors, _fast_dtype(worker.device), self.batch, worker)
+        score = loss.score(LatentRows.needed(*_latents(held, codec), data.regions), seed_of(data.seed, "held out")) if len(held) else None
+        training, before = Training(self.steps if codec.layout.width else 0, self.rate, checkpoint=self.checkpoint), None
+        if data.source is not None and self.pretrain and training.steps:
+            before = self._pretrained(network, data.source, codec, loss, worker)
+            if self.lora:
+                adapted(network, self.lora, seed_of(data.seed, "adapters"))
+            training, worker = replace(training, slower=self._slower, untrained=True), Phase.of(worker, TUNE, self.pretrain, before)
         trained = train(network, loss, score, training, worker, seed_of(data.seed, "train"))
         if worker.rank == 0:
             plain, arrays = codec.to_json()
-            worker.folder.write_arrays("denoiser.safetensors", arrays | {f"network/{name}": a for name, a in trained.weights.items()})
-            meta = {"settings": asdict(self), "columns": plain, "factors": factors.tolist(), "levels": levels}
-            worker.folder.write_json("denoiser.json", meta | {"dtype": str(dtype), "step": trained.step, "history": trained.history})
+            weights = {f"network/{name}": array for name, array in merged(trained.weights).items()}
+            worker.folder.write_arrays("denoiser.safetensors", arrays | weights)
+            meta = {"settings": asdict(self), "columns": plain, "factors": factors.tolist(), "levels": levels, "before": before}
+            worker.folder.write_json("denoiser.json", meta | {"dtype": str(loss.dtype), "step": trained.step, "history": trained.history})
+
+    @property
+    def _slower(self) -> tuple[tuple[str, float], ...]:
+        return tuple((name, self.shared) for name in SHARED) if not self.lora else ()
+
+    def _check(self, codec: TableCodec) -> None:
+        many, of = sum(column.quantiles is not None for column in codec.columns), len(codec.columns)
+        if many < self.continuous * of:
+            wanted = f"at least {self.continuous:.0%} continuous columns"
+            raise SettingError(wanted, f"{many} of {of}", "name tabular_diffusion itself to have it all the same")
+
+    def _pretrained(self, network: ResidualMLP, source: FitData, codec: TableCodec, loss: DenoisingLoss, worker: Worker) -> dict[str, Any]:
+        """Trains the network on the source's rows, by columns that the target's codec finds values in; says what came of it."""
+        before = reached(worker, TUNE)
+        if before is not None:
+            return before
+        learned, held = (part.sort_by(REGION) for part in source.split(self.held_out, cap=self.rows))
+        if not len(learned):
+            raise SettingError("rows of the source that lie in a group", "none", "name its columns and classes as in DATA, or pretrain=0")
+        known = codec.known(learned)
+        loss = replace(loss, rows=LatentRows.natural(*_latents(learned, codec), source.regions, known))
+        scored = LatentRows.natural(*_latents(held, codec), source.regions, codec.known(held)) if len(held) else None
+        score = loss.score(scored, seed_of(source.seed, "held out")) if scored is not None else None
+        training = Training(self.pretrain, self.rate, checkpoint=self.checkpoint)
+        # A copy: data parallelism wraps a module once.
+        trained = train(deepcopy(network), loss, score, training, Phase.of(worker, "pretrain"), seed_of(source.seed, "train"))
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in trained.weights.items()})
+        # A column that the source does not have starts at nothing: tuning begins with the network as the source left it.
+        network.enter.weight.data[:, torch.from_numpy(~known.any(axis=0))] = 0.0
+        new = [column.name for column in codec.columns if learned[column.name].null_count == len(learned)]
+        told = {"rows": len(learned) + len(held), "aside": source.aside, "known": float(known.mean()), "new": new}
+        return told | {"step": trained.step, "history": trained.history}
 
     def load(self, folder: Folder) -> "FittedTabularDiffusion":
         """The fitted denoiser, drawn from with this object's evaluations, guidance and block."""
@@ -121,7 +176,7 @@ class TabularDiffusion:
         network.load_state_dict({name[8:]: torch.from_numpy(a) for name, a in arrays.items() if name.startswith("network/")})
         dtype = getattr(torch, meta["dtype"].removeprefix("torch."))
         network.to("cuda" if self.gpus else "cpu", dtype).requires_grad_(False)
-        return FittedTabularDiffusion(self, codec, network, torch.tensor(meta["factors"]))
+        return FittedTabularDiffusion(self, codec, network, torch.tensor(meta["factors"]), meta.get("before"))
 
     def _network(self, size: int, levels: list[int], seed: int) -> ResidualMLP:
         # Initial weights depend on the seed alone and leave the caller's random state as it was.
@@ -139,16 +194,27 @@ class FittedTabularDiffusion:
         codec: of the drawn columns.
         network: in the dtype it was fitted for.
         factors: (K, F) int64 levels of each region's factors, the region itself last.
+        before: what pretraining on a source did, or None.
     """
 
     settings: TabularDiffusion
     codec: TableCodec
     network: ResidualMLP
     factors: Tensor
+    before: dict[str, Any] | None = None
+
+    @property
+    def notice(self) -> tuple[str, ...]:
+        """What the report should say of the source."""
+        if self.before is None:
+            return ()
+        told = f"pretrained on {self.before['rows']:,} rows of the source; {self.before['known']:.0%} of their latents are known to DATA"
+        told += f", {self.before['aside']:,} rows lie in no group" if self.before["aside"] else ""
+        return (told + (f", nothing of {', '.join(self.before['new'])}" if self.before["new"] else ""),)
 
     def block(self, region: int, seed: int) -> pa.Table:
         """`settings.block` canonical rows of the region; the only randomness is the starting noise, seeded by (seed, region)."""
-        with torch.inference_mode(), _one_thread():
+        with torch.inference_mode(), one_thread():
             generator = torch.Generator().manual_seed(seed_of("tabular_diffusion", seed, region))
             noise = torch.randn(self.settings.block, self.codec.layout.width, generator=generator)
             denoise = guided(self._denoiser(region, 1.0), self._denoiser(region, 0.0), self.settings.guidance)
@@ -167,92 +233,21 @@ class FittedTabularDiffusion:
         return denoise
 
 
-@dataclass(frozen=True, eq=False)
-class _Rows:
-    """Latent rows that batches are drawn from.
+def adapted(network: ResidualMLP, rank: int, seed: int) -> None:
+    """Puts adapters of that rank beside the shared linear layers, which then stay as they are: at nothing at first, seeded."""
+    # Here, because loading the library takes seconds.
+    from peft import LoraConfig, inject_adapter_in_model
 
-    Args:
-        latents: (n, D) float32.
-        regions: (n,) int64.
-        mass: (n,) float64 cumulative share of each row in a batch.
-    """
-
-    latents: Tensor
-    regions: Tensor
-    mass: Tensor
-
-    @staticmethod
-    def natural(table: pa.Table, codec: TableCodec, regions: Regions) -> "_Rows":
-        """Regions in proportion to all their rows, however many of them are in the table."""
-        return _Rows._of(table, codec, regions.counts.astype(np.float64))
-
-    @staticmethod
-    def needed(table: pa.Table, codec: TableCodec, regions: Regions) -> "_Rows":
-        """Regions in proportion to the rows that balance would add to them; evenly where it adds none."""
-        return _Rows._of(table, codec, regions.deficits if regions.gap > 0 else np.ones(len(regions)))
-
-    @staticmethod
-    def _of(table: pa.Table, codec: TableCodec, weights: np.ndarray) -> "_Rows":
-        # In the order of regions, so that evenly spaced draws give each region its share of every batch.
-        table = table.sort_by(REGION)
-        region = table[REGION].to_numpy().astype(np.int64)
-        mass = (weights / np.maximum(np.bincount(region, minlength=len(weights)), 1))[region]
-        mass = mass if mass.sum() > 0 else np.ones(len(mass))
-        return _Rows(torch.from_numpy(codec.encode(table)), torch.from_numpy(region), torch.from_numpy(np.cumsum(mass) / mass.sum()))
-
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count,) row indices, systematic sampling with probability `mass`."""
-        return torch.searchsorted(self.mass, stratified(count, generator)).clamp(max=len(self.mass) - 1)
+    linear = [name for name, part in network.named_modules() if isinstance(part, nn.Linear) and not name.startswith(OWN)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=STRETCH * rank, target_modules=linear), network)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_("lora_" in name or name.startswith(OWN))
 
 
-@dataclass(frozen=True, eq=False)
-class _Loss:
-    """The training loss of one worker's share of a batch."""
-
-    layout: Layout
-    rows: _Rows
-    factors: Tensor
-    dtype: torch.dtype
-    batch: int
-    worker: Worker
-
-    def __call__(self, network: nn.Module, generator: torch.Generator) -> Tensor:
-        """Mean over the rows rank, rank + world, ... of the global batch, which every worker draws alike."""
-        rank, world = self.worker.rank, self.worker.world
-        total = -(-self.batch // world) * world
-        keep = (torch.rand(total, self.factors.shape[1], generator=generator) >= self._chances()).float()
-        keep *= (torch.rand(total, 1, generator=generator) >= DROP).float()
-        return self.of(network, self.rows, keep, slice(rank, None, world), generator).mean()
-
-    def of(self, network: nn.Module, rows: _Rows, keep: Tensor, share: slice, generator: torch.Generator) -> Tensor:
-        """(share of len(keep),) losses of rows drawn with stratified noise levels."""
-        chosen = rows.draw(len(keep), generator)[share]
-        order = torch.randperm(len(keep), generator=generator)
-        sigma = log_normal(stratified(len(keep), generator)[order], LEVEL_MEAN, LEVEL_SPREAD)[share]
-        noise = torch.randn(len(keep), self.layout.width, generator=generator)[share]
-        device = torch.device(self.worker.device)
-        clean, sigma, noise, keep = (part.to(device) for part in (rows.latents[chosen], sigma, noise, keep[share]))
-        factors = self.factors[rows.regions[chosen]].to(device)
-        noisy, scales = clean + sigma[:, None] * noise, Scales.at(sigma)
-        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-            raw = network(scales.enter * noisy, scales.level, factors, keep)
-        return losses(raw, clean, noisy, sigma, self.layout)
-
-    def _chances(self) -> Tensor:
-        chances = torch.zeros(self.factors.shape[1])
-        chances[-1] = DROP_REGION if len(chances) > 1 else 0.0
-        return chances
-
-
-def _score(loss: _Loss, held: _Rows, seed: int) -> Score:
-    """The loss on held-out rows at noise and levels that are the same at every check."""
-    keep = torch.ones(SCORED, loss.factors.shape[1])
-
-    @torch.no_grad()
-    def score(network: nn.Module) -> float:
-        return float(loss.of(network, held, keep, slice(None), torch.Generator().manual_seed(seed)).mean())
-
-    return score
+def _latents(table: pa.Table, codec: TableCodec) -> tuple[np.ndarray, np.ndarray]:
+    return codec.encode(table), table[REGION].to_numpy().astype(np.int64)
 
 
 def _factors(regions: Regions) -> tuple[Tensor, list[int]]:
@@ -267,14 +262,3 @@ def _fast_dtype(device: str) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return torch.bfloat16 if able.get("amx_bf16") or able.get("avx512_bf16") else torch.float32
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for torch while drawing: with more, sums may be cut differently and the bytes depend on the machine's cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -59,22 +59,24 @@ def denoised(raw: Tensor, noisy: Tensor, sigma: Tensor, layout: Layout) -> Tenso
     return torch.cat([numbers, *(CODE * run.softmax(-1).flatten(1) for run in logits)], dim=1)
 
 
-def losses(raw: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor, layout: Layout) -> Tensor:
+def losses(raw: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor, layout: Layout, known: Tensor | None = None) -> Tensor:
     """Each row's training loss: squared error of F for numbers (EDM eq. 8 with its weight) and cross-entropy for codes, per part.
 
     Args:
         raw, noisy, sigma, layout: as in `denoised`.
         clean: (n, D) rows without noise.
+        known: (n, D) 1 where `clean` is known and 0 where it is not, which costs nothing; None: known everywhere.
 
     Returns:
-        (n,) mean over the layout's parts.
+        (n,) sum over the parts that are known by the number of the layout's parts.
     """
     scales, reals = Scales.at(sigma), layout.reals
+    known = torch.ones_like(clean[:1]) if known is None else known
     wanted = (clean[:, :reals] - scales.skip * noisy[:, :reals]) / scales.out
-    total = (raw[:, :reals] - wanted).square().sum(1)
-    for logits, codes in zip(layout.codes(raw), layout.codes(clean), strict=True):
+    total = ((raw[:, :reals] - wanted).square() * known[:, :reals]).sum(1)
+    for logits, codes, told in zip(layout.codes(raw), layout.codes(clean), layout.codes(known), strict=True):
         crossed = functional.cross_entropy(logits.flatten(0, 1), codes.argmax(-1).flatten(), reduction="none")
-        total = total + crossed.unflatten(0, codes.shape[:2]).sum(1)
+        total = total + (crossed.unflatten(0, codes.shape[:2]) * told[..., 0]).sum(1)
     return total / layout.parts
 
 

@@ -49,15 +49,26 @@ class ColumnCodec:
         return len(self.values) + self.rest
 
     def codes(self, values: pa.Array) -> np.ndarray:
-        """(n,) int64 code of each value."""
-        return pc.fill_null(pc.index_in(values, value_set=self.values), len(self.values)).to_numpy(zero_copy_only=False).astype(np.int64)
+        """(n,) int64 code of each value; -1 where there is none, which no learned row has."""
+        others = pc.if_else(values.is_valid(), len(self.values) if self.rest else -1, -1)
+        return pc.coalesce(pc.index_in(values, value_set=self.values), others).to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def known(self, values: pa.Array) -> np.ndarray:
+        """(n,) bool values such as learned rows had: with a code, and numbers between the ends. Where all are null, none is."""
+        codes = self.codes(values)
+        found = (codes >= 0) & (values.null_count < len(values))
+        if self.quantiles is not None:
+            rest = codes == len(self.values)
+            numbers = _numbers(values.filter(pa.array(rest)))
+            found[rest] &= (self.quantiles.knots[0] <= numbers) & (numbers <= self.quantiles.knots[-1])
+        return found
 
     def scores(self, values: pa.Array, codes: np.ndarray) -> np.ndarray:
-        """(n,) normal scores, 0 (their mean) where the value has a code."""
+        """(n,) normal scores, 0 (their mean) where the value has a code; of a value beyond the ends, the nearest one's."""
         assert self.quantiles is not None
         result = np.zeros(len(values))
-        rest = codes == len(self.values)
-        result[rest] = self.quantiles.encode(_numbers(values.filter(pa.array(rest))))
+        rest, knots = codes == len(self.values), self.quantiles.knots
+        result[rest] = self.quantiles.encode(np.clip(_numbers(values.filter(pa.array(rest))), knots[0], knots[-1]))
         return result
 
     def decode(self, codes: np.ndarray, scores: np.ndarray | None) -> pa.Array:
@@ -135,9 +146,16 @@ class TableCodec:
             rows[:, index] = column.scores(_whole(table, column.name), codes[column.name])
         start = len(self._real)
         for column in self._coded:
-            rows[np.arange(len(table)), start + codes[column.name]] = CODE
+            own = codes[column.name]
+            rows[np.flatnonzero(own >= 0), start + own[own >= 0]] = CODE
             start += column.levels
         return rows
+
+    def known(self, table: pa.Table) -> np.ndarray:
+        """(n, layout.width) bool of rows from elsewhere: the dimensions of values such as learned rows had."""
+        found = {column.name: column.known(_whole(table, column.name)) for column in self.columns}
+        owners = [*self._real, *(column for column in self._coded for _ in range(column.levels))]
+        return np.array([found[column.name] for column in owners], dtype=bool).reshape(len(owners), len(table)).T
 
     def decode(self, rows: np.ndarray) -> pa.Table:
         """Canonical rows of (n, layout.width) latents; each code is the most likely one that may be drawn."""

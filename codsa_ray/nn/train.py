@@ -4,7 +4,7 @@ Step t draws from a generator seeded by (seed, t) alone, so a resumed run needs 
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -36,6 +36,8 @@ class Training:
         every: steps between held-out scores.
         patience: held-out scores without a new best before the fit stops.
         checkpoint: steps between checkpoints.
+        slower: (start of parameter names, their share of the rate): layers that knew something before learn slower (Howard & Ruder 2018).
+        untrained: the weights at the start are scored too, and kept where training brings nothing better.
     """
 
     steps: int = 1200
@@ -45,6 +47,12 @@ class Training:
     every: int = 100
     patience: int = 5
     checkpoint: int = 500
+    slower: tuple[tuple[str, float], ...] = ()
+    untrained: bool = False
+
+    def share(self, name: str) -> float:
+        """Of the rate, for the parameter of that name."""
+        return next((share for start, share in self.slower if name.startswith(start)), 1.0)
 
 
 @dataclass
@@ -80,7 +88,7 @@ def train(module: nn.Module, loss: Loss, score: Score | None, settings: Training
     Every rank calls this with the same module, settings and seed; `loss` takes its own share of the global batch.
 
     Args:
-        module: float32 weights; `worker.prepare` may wrap it but must leave the parameters the module's own.
+        module: float32 weights; `worker.prepare` may wrap it but must leave the parameters the module's own. Frozen ones stay as they are.
         loss: of one step.
         score: held-out loss, or None to run all steps.
         settings: how long and how fast.
@@ -90,10 +98,12 @@ def train(module: nn.Module, loss: Loss, score: Score | None, settings: Training
     Returns:
         The kept weights.
     """
-    wrapped, optimizer = worker.prepare(module, partial(torch.optim.AdamW, lr=settings.rate, fused=True))
+    wrapped, optimizer = worker.prepare(module, partial(_optimizer, settings, [name for name, _ in module.named_parameters()]))
     average = copy.deepcopy(module).requires_grad_(False)
     state = _resumed(worker, module, average, optimizer)
     device = next(module.parameters()).device
+    if settings.untrained and score is not None and not state.history:
+        _check(state, average, _loss(wrapped, loss, seed, "start", 0).detach(), score, worker, device)
     while state.step < settings.steps and state.stale < settings.patience:
         value = _advance(wrapped, loss, optimizer, state.step, settings, seed)
         _follow(average, module, min(settings.average, (1 + state.step) / (10 + state.step)))
@@ -106,10 +116,23 @@ def train(module: nn.Module, loss: Loss, score: Score | None, settings: Training
     return Trained(weights, state.best_step if state.best else state.step, state.history)
 
 
+def _optimizer(settings: Training, names: list[str], parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """AdamW with one group for each share of the rate."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in zip(names, parameters, strict=True):
+        if parameter.requires_grad:
+            groups.setdefault(settings.share(name), []).append(parameter)
+    return torch.optim.AdamW([{"params": own, "share": share} for share, own in groups.items()], lr=settings.rate, fused=True)
+
+
+def _loss(wrapped: nn.Module, loss: Loss, seed: int, purpose: str, step: int) -> Tensor:
+    return loss(wrapped, torch.Generator().manual_seed(seed_of(seed, purpose, step)))
+
+
 def _advance(wrapped: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, step: int, settings: Training, seed: int) -> Tensor:
     for group in optimizer.param_groups:
-        group["lr"] = settings.rate * cosine(step, settings.steps, settings.warmup)
-    value = loss(wrapped, torch.Generator().manual_seed(seed_of(seed, "step", step)))
+        group["lr"] = settings.rate * group["share"] * cosine(step, settings.steps, settings.warmup)
+    value = _loss(wrapped, loss, seed, "step", step)
     optimizer.zero_grad(set_to_none=True)
     value.backward()
     optimizer.step()
@@ -119,6 +142,9 @@ def _advance(wrapped: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, s
 @torch.no_grad()
 def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - decay)
+    # Running means of batch norms and the like are averages already.
+    for kept, now in zip(average.buffers(), module.buffers(), strict=True):
+        kept.copy_(now)
 
 
 def _check(state: State, average: nn.Module, value: Tensor, score: Score | None, worker: Worker, device: torch.device) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from codsa_ray.errors import InputError
 from codsa_ray.fitdata import REGION, ROW, FitData
@@ -27,19 +28,23 @@ class Source:
     wanted: pa.Schema
 
     def data(self, fold: int, part: Partition) -> FitData:
-        """The source's rows as the fold's schema and regions have them, with the source's own counts."""
+        """The source's rows as the fold's schema and regions have them, with the source's own counts; those in no region are counted."""
         schema = self.rows.schema(fold)
 
         def blocks() -> Iterator[pa.Table]:
-            return self._blocks(schema, part)
+            # Rows of cells the target data do not have condition nothing.
+            return (block.filter(pc.greater_equal(block[REGION], 0)) for block in self._read(schema, part))
 
-        counts = np.zeros(len(part.regions), dtype=np.int64)
-        for block in blocks():
-            counts += np.bincount(block[REGION].to_numpy(), minlength=len(counts))
+        counts, rows = np.zeros(len(part.regions), dtype=np.int64), 0
+        for block in self._read(schema, part):
+            region = block[REGION].to_numpy()
+            counts += np.bincount(region[region >= 0], minlength=len(counts))
+            rows += len(block)
         items = tuple(replace(region, rows=int(count)) for region, count in zip(part.regions.items, counts, strict=True))
-        return FitData(schema, replace(part.regions, items=items), seed_of(self.rows.seed, "source", fold), blocks)
+        seed = seed_of(self.rows.seed, "source", fold)
+        return FitData(schema, replace(part.regions, items=items), seed, blocks, aside=rows - int(counts.sum()))
 
-    def _blocks(self, schema: Schema, part: Partition) -> Iterator[pa.Table]:
+    def _read(self, schema: Schema, part: Partition) -> Iterator[pa.Table]:
         first = 0
         for fragment in self.found:
             for block in load(fragment, self.types):
@@ -48,9 +53,7 @@ class Source:
                 table, _ = schema.canonical(_matched(block, self.wanted))
                 group = self.rows.groups.assign(table).astype(np.int32)
                 region = region_of(table.append_column(GROUP, pa.array(group)), part.regions, part.rule)
-                table = table.append_column(ROW, pa.array(positions)).append_column(REGION, pa.array(region))
-                # Rows of cells the target data do not have condition nothing.
-                yield table.filter(pa.array(region >= 0))
+                yield table.append_column(ROW, pa.array(positions)).append_column(REGION, pa.array(region))
 
 
 def _matched(block: pa.Table, wanted: pa.Schema) -> pa.Table:
