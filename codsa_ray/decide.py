@@ -207,9 +207,12 @@ class _Bench:
         return means if self.shrunk is None else _settled(self.shrunk.means(means))
 
     def judged(self, counts: np.ndarray | None = None) -> np.ndarray:
-        """(B, M) what entries are compared by where each unit was drawn `counts` (B, U) times, (M,) without them."""
+        """(B, M) what entries are compared by where each unit was drawn `counts` (B, U) times, (M,) without them.
+
+        A belief is doubt enough: losses shrunk towards it are compared as they are.
+        """
         means = self.means if counts is None else _settled(_weigh(self.by_row(counts), self) @ self.losses.T)
-        return self.believed(means) + _settled(CAUTION * self.doubt.se(counts))
+        return means + _settled(CAUTION * self.doubt.se(counts)) if self.shrunk is None else self.believed(means)
 
     def by_row(self, counts: np.ndarray) -> np.ndarray:
         """(B, n) how often each row was drawn, of (B, U) counts of units."""
