@@ -2,6 +2,7 @@
 
 import importlib
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -85,8 +86,13 @@ def drawn(generator: Any, path: object, table: pa.Table) -> list[pa.Table]:
     return rows
 
 
+def cases(tables: Iterable[str]) -> list[Any]:
+    """Names of tables; the widest takes seconds for each generator, and is among the slow ones."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name == "1,000 columns" else name for name in tables]
+
+
 @pytest.mark.parametrize("name", GENERATORS)
-@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("table", cases(TABLES))
 def test_hard_rows_are_drawn(name: str, table: str, tmp_path: object) -> None:
     rows = drawn(GENERATORS[name], tmp_path, TABLES[table]())
     if table == "a column constant in a region":

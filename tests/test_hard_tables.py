@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from test_hard_rows import TABLES, drawn, labels
+from test_hard_rows import TABLES, cases, drawn, labels
 
 from codsa_ray.generators.sequential_trees import SequentialTrees
 from codsa_ray.generators.tabular_diffusion import TabularDiffusion
@@ -23,7 +23,7 @@ MORE = {
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-@pytest.mark.parametrize("table", MORE)
+@pytest.mark.parametrize("table", cases(MORE))
 def test_hard_tables_are_drawn(name: str, table: str, tmp_path: object) -> None:
     rows = drawn(GENERATORS[name], tmp_path, MORE[table]())
     if table == "integers beyond 2^53":
