@@ -90,7 +90,7 @@ def keep_only(where: Callable[[pd.DataFrame], pd.Series], rows: int) -> Cut:
     return cut
 
 
-def _digits() -> pd.DataFrame:
+def digits() -> pd.DataFrame:
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -163,7 +163,7 @@ INSIDE = (
         "digits",
         options={"region": ("kind IN ('3','8')",), "hide": ("kind",)},
         thin=keep_only(lambda t: t["kind"].isin(["3", "8"]), 20),
-        make=_digits,
+        make=digits,
     ),
     Case(
         "pendigits, two kinds hidden",

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from benchmarks.tables import MOST_TEST, TEST_SHARE, _digits
+from benchmarks.tables import MOST_TEST, TEST_SHARE, digits
 from codsa_ray import Job, run
 
 RUNS = Path("runs/where")
@@ -111,7 +111,7 @@ def _site(name: str) -> Shortage:
 
 SHORTAGES = {
     "hidden subclass: digits 3 and 8 at 10 rows": Shortage(
-        _digits, "label", lambda t: [(t["kind"] == k, 10) for k in "38"], {"region": ("kind IN ('3','8')",), "hide": ("kind",)}
+        digits, "label", lambda t: [(t["kind"] == k, 10) for k in "38"], {"region": ("kind IN ('3','8')",), "hide": ("kind",)}
     ),
     "new domain: heart disease, Hungary, 24 rows": _site("hungarian"),
     "adult spurious, two cells of 60 rows": Shortage(
@@ -149,15 +149,9 @@ def measure(name: str, learner: str, seed: int) -> dict[str, Any]:
 
 def _losses(facts: dict[str, Any]) -> dict[str, Any]:
     """Of the candidates that out-of-fold losses named; no test row chose."""
-    by_name, verdict = {c["name"]: c for c in facts["candidates"]}, facts["verdict"]
-    base, best = verdict["base"]["name"], (verdict["best"] or verdict["base"])["name"]
-    return {
-        "base": by_name[base]["test_loss"],
-        "base_name": base,
-        "best": by_name[best]["test_loss"],
-        "best_name": best,
-        "chosen": by_name[verdict["chosen"]["name"] if isinstance(verdict["chosen"], dict) else verdict["chosen"]]["test_loss"],
-    }
+    loss, verdict = {c["name"]: c["test_loss"] for c in facts["candidates"]}, facts["verdict"]
+    base, best = verdict["base"], verdict["best"] or verdict["base"]
+    return {"base": loss[base], "base_name": base, "best": loss[best], "best_name": best, "chosen": loss[verdict["chosen"]]}
 
 
 def line(name: str, learner: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.stats import t as student
@@ -216,7 +217,12 @@ class _Bench:
 
     def by_row(self, counts: np.ndarray) -> np.ndarray:
         """(B, n) how often each row was drawn, of (B, U) counts of units."""
-        return counts if self.units is None else counts[:, strata_of(self.groups, self.units)[0]]
+        return counts if self.units is None else counts[:, self.sampled[0]]
+
+    @cached_property
+    def sampled(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) unit of each row, (U,) stratum of each unit; kept, since every block of resamples asks."""
+        return strata_of(self.groups, self.units)
 
     def lowest(self, among: list[int]) -> int:
         """The best entry, by loss and doubt; the first of equals."""
@@ -301,9 +307,10 @@ def _gain(bench: _Bench, entries: Sequence[Entry], resamples: int, seed: int) ->
     a third of the rows, far too wide; instead the full-sample paired variance, averaged over the pairs that the resamples chose
     (heavy tails make the single selected pair look too sure), no group's variance below the pooled one, and Student's t with
     Satterthwaite's degrees of freedom.
-    Over 250 simulated data sets each (`benchmarks/decide_power.py`: 20 + 60 entries of equal true loss, six laws, four shapes with
-    groups of 10 to 50 rows) it says `augment` in 0 to 3.6 %, percentiles in 0 to 23 %, a naive paired t in 0 to 28 %. One of the 60
-    truly better by about .03: found in 6 to 42 % with 10 to 24 rare rows (percentiles 1 to 18 %), 72 to 98 % with 50 (35 to 92 %).
+    Measured before entries were compared with their doubt, over 250 simulated data sets each (`benchmarks/decide_power.py`: 20 + 60
+    entries of equal true loss, six laws, four shapes with groups of 10 to 50 rows): `augment` in 0 to 3.6 %, percentiles in 0 to 23 %,
+    a naive paired t in 0 to 28 %. One of the 60 truly better by about .03: found in 6 to 42 % with 10 to 24 rare rows (percentiles 1
+    to 18 %), 72 to 98 % with 50 (35 to 92 %).
     """
     sides = [np.array(side) for side in _sides(entries)]
     gains, pairs = [], []
@@ -345,7 +352,7 @@ def _resampled(bench: _Bench, resamples: int, seed: int) -> Iterator[np.ndarray]
     A stratum of two units or more of which none was left out is drawn again, so that every group can be scored out of bag.
     """
     rng = rng_of(seed, "decide")
-    _, stratum = strata_of(bench.groups, bench.units)
+    stratum = bench.sampled[1]
     members = [np.flatnonzero(stratum == s) for s in np.unique(stratum)]
     step = max(1, CHUNK // len(bench.groups))
     for start in range(0, resamples, step):

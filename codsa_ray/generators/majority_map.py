@@ -38,11 +38,11 @@ from codsa_ray.filled import Filled
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
 from codsa_ray.neighbours import Space
+from codsa_ray.nn.device import one_thread
 from codsa_ray.nn.layout import Layout
 from codsa_ray.nn.mass import Mass
 from codsa_ray.nn.precondition import CODE
 from codsa_ray.nn.region_codec import RegionCodec
-from codsa_ray.nn.threads import one_thread
 from codsa_ray.nn.train import Training, train
 from codsa_ray.nn.translator import Translator, discrepancy, triplet
 from codsa_ray.seeds import rng_of, seed_of
