@@ -72,10 +72,9 @@ def _calibrate(job: Job, rows: Rows, part: Partition) -> Calibration:
     data = rows.training(FINAL, part.regions, part.rule)
     table = data.table(SAMPLE_ROWS)
     counts = np.bincount(table[REGION].to_numpy(), minlength=len(part.regions))
-    items = tuple(replace(region, rows=int(count)) for region, count in zip(part.regions.items, counts, strict=True))
     source = source_of(job, rows)
     related = source.data(FINAL, part) if source else None
-    sample = FitData.of(table, data.schema, replace(part.regions, items=items), job.seed, related)
+    sample = FitData.of(table, data.schema, part.regions.counted(counts), job.seed, related)
     learner: Any = job.learner
     started = time.perf_counter()
     X = learner.encoder(table, data.schema).encode(table)

@@ -22,7 +22,7 @@ from codsa_ray.pipeline import Kept, reopened, settled
 from codsa_ray.pool import Pool
 from codsa_ray.pools import pool_of
 from codsa_ray.report.inspection import render, sentences
-from codsa_ray.rows import FINAL, region_of
+from codsa_ray.rows import FINAL
 from codsa_ray.schema import Schema
 from codsa_ray.seeds import fingerprint
 from codsa_ray.stages.fit import FitJob
@@ -131,8 +131,7 @@ def _sides(kept: Kept, fold: int, part: Partition, pool: Pool) -> Iterator[tuple
     """(region, (training, held-out, drawn rows)) of every region of the fold that has training and drawn rows."""
     rows = kept.bench.rows
     real = rows.training(fold, part.regions, part.rule, side=part.side).table(MOST_REAL * len(part.regions))
-    held = rows.held_out(fold)
-    held = held.append_column(REGION, pa.array(region_of(held, part.regions, part.rule)))
+    held = rows.unseen(fold, part.regions, part.rule, MOST_REAL * len(part.regions))
     ceiling = pool.ceiling(len(part.regions))
     counts = np.where(part.regions.counts > 0, np.minimum(ceiling, np.clip(part.regions.counts, LEAST_DRAWN, MOST_DRAWN)), 0)
     drawn = pool.take(counts)

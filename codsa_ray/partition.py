@@ -42,8 +42,7 @@ class Partition:
         return next(cut for cut in self.cuts if cut.share == share)
 
     def _of(self, side: Side, counts: np.ndarray) -> "Partition":
-        items = tuple(replace(region, rows=int(count)) for region, count in zip(self.regions.items, counts, strict=True))
-        return Partition(replace(self.regions, items=items), self.rule, (), side)
+        return Partition(self.regions.counted(counts), self.rule, (), side)
 
 
 def partition(rows: Rows, strata: Strata, fold: int, shares: Sequence[float] = (), allocator: Allocator | None = None) -> Partition:

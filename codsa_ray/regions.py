@@ -1,6 +1,6 @@
 """Regions: group x stratum, what generators condition on and allocators weigh; knows no row."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,10 @@ class Regions:
     def counts(self) -> np.ndarray:
         """(K,) int64 training rows per region."""
         return np.array([region.rows for region in self.items], dtype=np.int64)
+
+    def counted(self, counts: np.ndarray) -> "Regions":
+        """The same regions with other rows in them: counts (K,)."""
+        return replace(self, items=tuple(replace(item, rows=int(count)) for item, count in zip(self.items, counts, strict=True)))
 
     @property
     def groups(self) -> np.ndarray:

@@ -96,6 +96,17 @@ class Rows:
         """The fold's held-out rows (the test rows for FINAL): the one place where they are read."""
         return pa.concat_tables(self.blocks(fold, held_out=True)).combine_chunks()
 
+    def unseen(self, fold: int, regions: Regions, rule: StrataRule, cap: int) -> pa.Table:
+        """About `cap` of the fold's held-out rows at most, with `_region`, small regions kept whole; those in no region are left out."""
+
+        def blocks() -> Iterator[pa.Table]:
+            for block in self.blocks(fold, held_out=True):
+                region = region_of(block, regions, rule)
+                yield block.append_column(REGION, pa.array(region)).filter(pa.array(region >= 0))
+
+        counts = np.sum([np.bincount(block[REGION].to_numpy(), minlength=len(regions)) for block in blocks()], axis=0)
+        return FitData(self.schema(fold), regions.counted(counts), seed_of(self.seed, "unseen", fold), blocks).table(cap)
+
     def training(
         self,
         fold: int,

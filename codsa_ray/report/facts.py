@@ -225,5 +225,6 @@ def _audited(facts: Facts) -> dict[str, Any]:
     have = pool.ceiling(len(part.regions))
     counts = np.minimum(np.bincount(real[REGION].to_numpy(), minlength=len(have)), have)
     counts = np.minimum(counts, max(AUDIT_ROWS // max(len(counts), 1), 200))
-    found = audit(real, bench.rows.held_out(0), pool.take(counts), bench.rows.schema(0), part.regions, facts.job.seed, facts.job.rows)
+    unseen = bench.rows.unseen(0, part.regions, part.rule, 4 * AUDIT_ROWS)
+    found = audit(real, unseen, pool.take(counts), bench.rows.schema(0), part.regions, facts.job.seed, facts.job.rows)
     return found | {"audited": key[0].rpartition("-")[0]}

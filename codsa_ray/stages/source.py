@@ -1,7 +1,7 @@
 """Source: a related data set as a generator's pretraining rows, columns matched by name; knows no method."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,9 +40,8 @@ class Source:
             region = block[REGION].to_numpy()
             counts += np.bincount(region[region >= 0], minlength=len(counts))
             rows += len(block)
-        items = tuple(replace(region, rows=int(count)) for region, count in zip(part.regions.items, counts, strict=True))
         seed = seed_of(self.rows.seed, "source", fold)
-        return FitData(schema, replace(part.regions, items=items), seed, blocks, aside=rows - int(counts.sum()))
+        return FitData(schema, part.regions.counted(counts), seed, blocks, aside=rows - int(counts.sum()))
 
     def _read(self, schema: Schema, part: Partition) -> Iterator[pa.Table]:
         first = 0
