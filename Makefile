@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint types claims bench-main bench-speed bench-overhead bench-decisions bench-generators bench-where rivals prior clean
+.PHONY: demo test test-all lint types claims bench-main bench-speed bench-overhead bench-decisions bench-generators bench-where bench-scale audit rivals prior clean
 
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
@@ -42,6 +42,14 @@ bench-generators: $(READY)
 
 bench-where: $(READY)
 	$(BIN)/python -m benchmarks.where
+
+bench-scale: $(READY)
+	$(BIN)/python -m benchmarks.size
+
+# Known vulnerabilities of what constraints.txt pins.
+audit: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 # Rivals pin other versions of what this package needs: CODSA_RIVALS=.rivals/bin/python make bench-generators
 rivals:

@@ -2,13 +2,16 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from codsa_ray.errors import CodsaError, InputError, SettingError, UserError
+from codsa_ray.errors import CodsaError, InputError, OutOfTime, SettingError, UserError
+from codsa_ray.heartbeat import LOG
 from codsa_ray.job import GENERATORS, Job
 from codsa_ray.plugins import names
 
@@ -47,6 +50,8 @@ def parser() -> argparse.ArgumentParser:
     _ray_options(inspect)
     report = commands.add_parser("report", help="write report.html again from a finished run, without computing anything")
     report.add_argument("run", metavar="RUN", help="run folder of a finished `codsa augment`")
+    status = commands.add_parser("status", help="how far a run is, from another terminal")
+    status.add_argument("run", metavar="RUN", help="the run folder")
     doctor = commands.add_parser("doctor", help="what this machine has (versions, cores, GPUs, Ray, filesystems) and what is wrong with it")
     doctor.add_argument("--address", metavar="ADDR", help="a Ray address to try")
     doctor.add_argument("--path", metavar="ADDR", action="append", default=[], help="a folder or object store address to try (repeat)")
@@ -97,6 +102,14 @@ def _augment(command: argparse.ArgumentParser) -> None:
     _ray_options(command)
     add("--no-rows", action="store_true", help="leave real rows out of the report")
     add("--force", action="store_true", help="write the best synthetic plan whatever the verdict")
+    add(
+        "--max-hours",
+        type=float,
+        metavar="H",
+        help="stop between two pieces of work after so many hours (exit 3); the same command goes on",
+    )
+    add("--log", metavar="FILE", help="append a line of JSON a stage, fit, block and trial ('-': standard error)")
+    add("--mlflow", metavar="URI", help="log the finished run to an MLflow server or store (needs the extra mlflow)")
     add("--until", metavar="STAGE", help="stop after read, fit, synthesize or search; the same command without it goes on")
     add("--dry-run", action="store_true", help="print schema, groups, candidates and cost; write nothing")
 
@@ -166,6 +179,7 @@ def job_of(options: argparse.Namespace) -> Job:
         "address",
         "workers",
         "gpus",
+        "max_hours",
     )
     given: dict[str, Any] = {name: getattr(options, name) for name in one if getattr(options, name) is not None}
     given |= {name: tuple(getattr(options, name)) for name in many if getattr(options, name)}
@@ -176,72 +190,113 @@ def job_of(options: argparse.Namespace) -> Job:
     return Job(**given, target_mix=mix, schema=schema, rows=not options.no_rows, prior=options.prior, force=options.force)
 
 
+def _augmented(options: argparse.Namespace, console: Any) -> None:
+    from codsa_ray import pipeline
+
+    job = job_of(options)
+    if options.dry_run:
+        from codsa_ray.estimate import dry_run
+
+        print(dry_run(job, console.progress))
+        return
+    with _logged(options.log):
+        report = pipeline.run_until(job, options.until or pipeline.STAGES[-1], console.progress)
+    if report is not None:
+        console.verdict(report)
+        if options.mlflow:
+            from codsa_ray.tracking import track
+
+            print(f"mlflow     {track(report.folder, options.mlflow)}")
+
+
+@contextmanager
+def _logged(file: str | None) -> Iterator[None]:
+    """Log lines as they are, to a file or to standard error; nowhere without one."""
+    if file is None:
+        yield
+        return
+    handler = logging.StreamHandler() if file == "-" else logging.FileHandler(file, encoding="utf-8")
+    before = LOG.level
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOG.setLevel(before)
+        LOG.removeHandler(handler)
+        handler.close()
+
+
+def _synthesized(options: argparse.Namespace, console: Any) -> None:
+    from codsa_ray.more import synthesize_more
+
+    print(
+        synthesize_more(
+            options.run,
+            options.region,
+            options.rows,
+            options.out,
+            options.generator,
+            options.seed,
+            options.address,
+            options.workers,
+            options.gpus or 0.0,
+            console.progress,
+        )
+    )
+
+
+def _scaled(options: argparse.Namespace, console: Any) -> None:
+    from codsa_ray.scale import scaling
+
+    found = scaling(options.run, options.generator, options.address, options.workers or 0, options.gpus or 0.0, console.progress)
+    print("\n".join(found["sentences"]))
+
+
+def _inspected(options: argparse.Namespace, console: Any) -> None:
+    from codsa_ray.folder import Folder
+    from codsa_ray.inspection import PAGE, inspect_run
+    from codsa_ray.report.inspection import lines as printed
+
+    found = inspect_run(options.run, options.generator, options.address, options.workers or 0, options.gpus or 0.0, console.progress)
+    print("\n".join([*printed(found), *found["sentences"], *found["notices"], "", f"page       {(Folder(options.run) / PAGE).shown}"]))
+
+
 def _command(options: argparse.Namespace) -> int:
     # Ray and torch take seconds to import: a wrong option should not.
-    from codsa_ray import pipeline
     from codsa_ray.console import Console
 
     console = Console()
-    if options.command == "augment":
-        job = job_of(options)
-        if options.dry_run:
-            from codsa_ray.estimate import dry_run
-
-            print(dry_run(job, console.progress))
-            return 0
-        report = pipeline.run_until(job, options.until or pipeline.STAGES[-1], console.progress)
-        if report is not None:
-            console.verdict(report)
-    elif options.command == "synthesize":
-        from codsa_ray.more import synthesize_more
-
-        print(
-            synthesize_more(
-                options.run,
-                options.region,
-                options.rows,
-                options.out,
-                options.generator,
-                options.seed,
-                options.address,
-                options.workers,
-                options.gpus or 0.0,
-                console.progress,
-            )
-        )
-    elif options.command == "scaling":
-        from codsa_ray.scale import scaling
-
-        found = scaling(options.run, options.generator, options.address, options.workers or 0, options.gpus or 0.0, console.progress)
-        print("\n".join(found["sentences"]))
-    elif options.command == "inspect":
-        from codsa_ray.folder import Folder
-        from codsa_ray.inspection import PAGE, inspect_run
-        from codsa_ray.report.inspection import lines as printed
-
-        found = inspect_run(options.run, options.generator, options.address, options.workers or 0, options.gpus or 0.0, console.progress)
-        print("\n".join([*printed(found), *found["sentences"], *found["notices"], "", f"page       {(Folder(options.run) / PAGE).shown}"]))
-    elif options.command == "report":
-        console.verdict(pipeline.rewrite_report(options.run))
-    else:
+    if options.command == "doctor":
         from codsa_ray.doctor import examine
 
         lines, healthy = examine(options.address, options.path)
         print("\n".join(lines))
         return 0 if healthy else 1
+    if options.command == "status":
+        from codsa_ray.status import status
+
+        print("\n".join(status(options.run)))
+    elif options.command == "report":
+        from codsa_ray import pipeline
+
+        console.verdict(pipeline.rewrite_report(options.run))
+    else:
+        passes = {"augment": _augmented, "synthesize": _synthesized, "scaling": _scaled, "inspect": _inspected}
+        passes[options.command](options, console)
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 1 (ours) or 2 (the user's to put right)."""
+    """Runs one command; returns the exit code: 0, 1 (ours), 2 (the user's to put right), 3 (--max-hours are over)."""
     debug = "--debug" in (arguments if arguments is not None else sys.argv)
     try:
         return _command(parser().parse_args(arguments))
     except CodsaError as error:
         if debug:
             traceback.print_exc()
-        kind = "error" if isinstance(error, UserError) else "internal error"
-        print(f"codsa: {kind}: {error}", file=sys.stderr)
+        kind = "error: " if isinstance(error, UserError) else "" if isinstance(error, OutOfTime) else "internal error: "
+        print(f"codsa: {kind}{error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("codsa: stopped; the same command goes on from here", file=sys.stderr)

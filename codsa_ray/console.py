@@ -4,6 +4,8 @@ import sys
 import time
 from typing import Any
 
+from codsa_ray.clock import Pace, span, speed
+
 EVERY = 0.2
 
 
@@ -15,6 +17,7 @@ class Console:
         self.stage = ""
         self.last = 0.0
         self.live = sys.stderr.isatty()
+        self.pace = Pace()
 
     def progress(self, stage: str, done: int, total: int, note: str = "") -> None:
         """Called by stages; `total` 0 means a plain remark."""
@@ -22,12 +25,14 @@ class Console:
             self._line(f"  {note}")
             return
         ended = done >= total
+        rate, left = self.pace.of(stage, done, total)
         now = time.perf_counter()
         if self.live and (ended or now - self.last > EVERY):
             self.last = now
             share = min(done / total, 1.0)
+            pace = f"  {speed(rate)}, {span(left)} left" if rate and left else ""
             bar = "█" * round(24 * share) + "·" * (24 - round(24 * share))
-            print(f"\r\x1b[2K  {stage:<11} {bar} {done:,}/{total:,}  {note}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[2K  {stage:<11} {bar} {done:,}/{total:,}{pace}  {note}", end="", file=sys.stderr, flush=True)
 
     def _line(self, text: str) -> None:
         clear = "\r\x1b[2K" if self.live else ""

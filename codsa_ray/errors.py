@@ -12,6 +12,8 @@ CodsaError                     every error this package raises on purpose
     ShortOfRows                a generator that could not draw what was asked
     CandidateError             one candidate's fit went wrong; the search lists it and goes on
     PluginError                a plug-in that breaks its contract
+  DamagedError       exit 1    a file of the run folder that is not as it was written
+  OutOfTime          exit 3    the hours that the run was given are over; the same command goes on
 """
 
 
@@ -80,6 +82,17 @@ class PluginError(InternalError):
     """A plug-in breaks its contract."""
 
 
+class DamagedError(CodsaError):
+    """A file of the run folder is not as it was written; the same command makes it anew."""
+
+
+class OutOfTime(CodsaError):
+    """The hours that the run was given are over; what is finished is kept, and the same command goes on."""
+
+    exit_code = 3
+
+
 # What a plug-in's own code may fail with: it is listed with the reason and the run goes on. What the machine fails with (OSError,
-# MemoryError) is none of these: the run stops, and the same command goes on from there.
-PLUGIN_FAILURES = (CodsaError, ValueError, ArithmeticError, LookupError, TypeError, RuntimeError)
+# MemoryError), a damaged file or a store out of reach (InputError, FolderError) is none of these: the run stops, and the same command
+# goes on from there.
+PLUGIN_FAILURES = (SchemaError, GroupError, SettingError, InternalError, ValueError, ArithmeticError, LookupError, TypeError, RuntimeError)

@@ -123,9 +123,11 @@ def _costs(job: Job, rows: Rows, partitions: dict[int, Partition], speeds: Calib
     fits = sum(candidate.fits for candidate in tried) + rest * (1 + job.draws) / 2
     ceilings = [ceiling(partitions[f].of_learner(r).regions, allocator, regions) for f in range(rows.folds) for r in job.share]
     drawn = job.draws * sum(int(c.sum()) for c in ceilings)
+    fitting = {n: sum(speeds.fit[n] * share * (train + regions.counts.sum()) / 1000 for share in job.share) for n in names}
+    drawing = {n: drawn / speeds.draw[n] for n in names}
     seconds = {
-        "fit": sum(speeds.fit[n] * share * (train + regions.counts.sum()) / 1000 for n in names for share in job.share),
-        "synthesize": sum(drawn / speeds.draw[n] for n in names),
+        "fit": sum(fitting.values()),
+        "synthesize": sum(drawing.values()),
         "search": fits * speeds.learner * train / 1000 * 1.5,
     }
     lines = ["", "candidates"]
@@ -144,4 +146,12 @@ def _costs(job: Job, rows: Rows, partitions: dict[int, Partition], speeds: Calib
     lines.append(f"  rows to draw {drawn * len(names):,} ({drawn * len(names) * speeds.bytes / 2**20:,.0f} MiB before compression)")
     for stage, value in seconds.items():
         lines.append(f"  {stage:<11} about {value / job.workers:,.0f} s on {job.workers} workers ({value:,.0f} core seconds)")
+    on_gpus = sum(fitting[identity(g)] + drawing[identity(g)] for g in job.generator if job.gpus and g.needs.gpus)  # type: ignore[union-attr]
+    lines.append(_hours(sum(seconds.values()) - on_gpus, on_gpus))
     return [*lines, f"  generators: {', '.join(name_of(generator) for generator in job.generator)}"]
+
+
+def _hours(cores: float, gpus: float) -> str:
+    """What a cloud bills, of core seconds and of seconds that hold a GPU; both were measured on cores."""
+    text = f"  in all      about {cores / 3600:,.2f} CPU-hours"
+    return f"{text} and at most {gpus / 3600:,.2f} GPU-hours (measured on a core: a GPU is faster)" if gpus else f"{text}, no GPU"

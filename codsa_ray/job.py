@@ -49,6 +49,7 @@ class Job:
         seed: of everything random.
         address: a Ray address; None starts an embedded Ray.
         workers, gpus: how many actors at a time (0: as many as cores), and GPUs a fit may use.
+        max_hours: after so many the run stops between two pieces of work; 0 never does.
         rows: real rows may appear in the report.
         force: write the best plan whatever the verdict.
         smallest: rows under which a group is refused.
@@ -85,6 +86,7 @@ class Job:
     address: str | None = None
     workers: int = 0
     gpus: float = 0.0
+    max_hours: float = 0.0
     rows: bool = True
     force: bool = False
     smallest: int = 4
@@ -97,6 +99,8 @@ class Job:
         for name, least in (("draws", 1), ("trials", 0), ("workers", 0), ("seed", 0), ("smallest", 1)):
             if getattr(self, name) < least:
                 raise SettingError(f"--{name} of at least {least}", str(getattr(self, name)), "give a larger number")
+        if not 0 <= self.max_hours < float("inf"):
+            raise SettingError("--max-hours of 0 or more", str(self.max_hours), "leave it out to run to the end")
         if self.repeats is not None and not 1 <= self.repeats <= 20:
             raise SettingError("--repeats between 1 and 20", str(self.repeats), "leave it out to choose by size")
         if self.folds is not None and not 1 <= self.folds <= 20:

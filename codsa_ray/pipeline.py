@@ -1,7 +1,6 @@
 """The whole pass, one line a stage; knows every stage and none of their insides."""
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,10 +12,12 @@ import numpy as np
 from codsa_ray import evidence
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
+from codsa_ray.clock import Clock
 from codsa_ray.contracts import Progress, silent
 from codsa_ray.decide import Verdict
 from codsa_ray.errors import FolderError, SettingError, ShortOfRows
 from codsa_ray.folder import Folder
+from codsa_ray.heartbeat import beating
 from codsa_ray.job import Job, plain, restored
 from codsa_ray.judge import Decision, decide_run, final_candidates, running
 from codsa_ray.manifest import MANIFEST, check_run, claimed, scratch
@@ -27,7 +28,7 @@ from codsa_ray.plugins import identity, name_of
 from codsa_ray.pool import Pool
 from codsa_ray.pools import ceiling, pool_of, sized
 from codsa_ray.prior import Belief, Prior
-from codsa_ray.report.facts import Facts, Stage, gather
+from codsa_ray.report.facts import Facts, gather
 from codsa_ray.report.page import render
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.seeds import fingerprint
@@ -72,29 +73,6 @@ class Report:
         return f"{self.folder}/augmented"
 
 
-@dataclass
-class Clock:
-    """Seconds and rows of each stage, for the terminal and the report."""
-
-    progress: Progress
-    stages: list[Stage] = field(default_factory=list)
-    last: float = field(default_factory=time.perf_counter)
-
-    def tick(self, name: str, rows_in: int, rows_out: int, reused: bool = False, unit: str = "rows") -> None:
-        """Ends a stage."""
-        now = time.perf_counter()
-        stage = Stage(name, rows_in, rows_out, now - self.last, reused)
-        self.stages.append(stage)
-        self.last = now
-        rate = "" if reused else f"{rows_out / max(stage.seconds, 1e-9):>12,.0f} {unit}/s"
-        self.progress(
-            name,
-            0,
-            0,
-            f"{name:<11} {rows_in:>10,} -> {rows_out:>10,} {unit:<6} {stage.seconds:>7.1f} s{rate}{'  (kept)' if reused else ''}",
-        )
-
-
 def _apart(job: Job) -> None:
     """DATA's folder must not hold the run: a second run would read its own output."""
     for address in filter(None, (job.data, job.test, job.source)):
@@ -136,6 +114,7 @@ def run(job: Job, progress: Progress = silent) -> Report:
     Raises:
         UserError: something the caller can put right.
         InternalError: our defect, or the machine's.
+        OutOfTime: `max_hours` are over.
     """
     report = run_until(job, STAGES[-1], progress)
     assert report is not None, "the last stage writes the report"
@@ -153,8 +132,8 @@ def run_until(job: Job, last: str, progress: Progress = silent) -> Report | None
     job = job.made()
     _apart(job)
     out = Folder(job.out).absolute
-    with claimed(out), scratch(out) as cache:
-        return _run(settled(job), out, cache, Clock(progress), last)
+    with claimed(out), scratch(out) as cache, beating(out, progress, job.max_hours) as beat:
+        return _run(settled(job), out, cache, Clock(beat), last)
 
 
 def _run(job: Job, out: Folder, cache: str, clock: Clock, last: str) -> Report | None:

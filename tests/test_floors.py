@@ -27,6 +27,7 @@ NAMED = {
     "console.py": 5.0,
     "doctor.py": 5.0,
     "estimate.py": 5.0,
+    "tracking.py": 5.0,
 }
 FACE = {"__init__.py": 6.0, "__main__.py": 6.0}
 OWN = {0.0, 1.0, 3.0, 4.0, 4.1, 5.0, 6.0}
@@ -34,8 +35,8 @@ OWN = {0.0, 1.0, 3.0, 4.0, 4.1, 5.0, 6.0}
 FACTS = {"numpy", "scipy", "pyarrow", "pandas", "safetensors", "sqlglot", "filelock"}
 MODELS = {*FACTS, "torch", "sklearn", "imblearn", "xgboost", "threadpoolctl", "diffusers", "transformers", "peft"}
 THIRD_PARTY = {0: FACTS, 1: {*FACTS, "torch"}, 2: MODELS, 3: {*MODELS, "ray", "optuna"}, 4: {*MODELS, "jinja2", "markupsafe"}}
-THIRD_PARTY[5] = THIRD_PARTY[6] = {*THIRD_PARTY[4], "rich"}
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "imblearn": "imbalanced-learn"}
+THIRD_PARTY[5] = THIRD_PARTY[6] = {*THIRD_PARTY[4], "mlflow"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "imblearn": "imbalanced-learn", "mlflow": "mlflow-skinny"}
 
 UNPICKLERS = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "_pickle"}
 RUNNERS = {"eval", "exec", "compile", "__import__"}
@@ -184,7 +185,8 @@ def test_only_the_stages_know_the_cluster() -> None:
 def test_every_import_is_declared() -> None:
     """A package that only comes along with another may leave with it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {requirement.split("[")[0].split(">")[0].split("=")[0].strip() for requirement in project["dependencies"]}
+    extras = [requirement for name, extra in project["optional-dependencies"].items() if name != "dev" for requirement in extra]
+    declared = {requirement.split("[")[0].split(">")[0].split("=")[0].strip() for requirement in [*project["dependencies"], *extras]}
     used = {module.partition(".")[0] for file, text in FILES.items() for module in imports(file, ast.parse(text))}
     outside = used - set(sys.stdlib_module_names) - {"codsa_ray"}
     assert {DISTRIBUTIONS.get(name, name) for name in outside} - declared == set()

@@ -12,6 +12,7 @@ import numpy as np
 from codsa_ray.audit.drawn import audit
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
+from codsa_ray.clock import Stage
 from codsa_ray.decide import CONFIDENCE
 from codsa_ray.fitdata import REGION
 from codsa_ray.folder import Folder
@@ -28,21 +29,6 @@ from codsa_ray.shipped import correction_of
 
 AUDIT_ROWS = 5_000
 PACKAGES = ("codsa-ray", "ray", "torch", "pyarrow", "pandas", "numpy", "scikit-learn", "xgboost")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What one stage did and cost."""
-
-    name: str
-    rows_in: int
-    rows_out: int
-    seconds: float
-    reused: bool
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {**asdict(self), "seconds": round(self.seconds, 2), "rows_per_second": round(self.rows_out / max(self.seconds, 1e-9))}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
 from codsa_ray.contracts import Progress
-from codsa_ray.errors import PLUGIN_FAILURES, InternalError
+from codsa_ray.errors import PLUGIN_FAILURES, InternalError, OutOfTime
 from codsa_ray.folder import Folder
 from codsa_ray.outcomes import Outcome, Pruned, Table, outcome_of, read_outcome, write_outcome, write_truth
 from codsa_ray.pruning import Reference, hopeless, prunable, scored
@@ -93,6 +93,7 @@ class Feed:
         reference: what candidates of this batch are held against: the best told before it, once one with synthesis was told, so that
             each generator's first ones are always scored whole.
         told: every batch that was told.
+        up: what ended the run's time while trials ran.
     """
 
     batches: Batches
@@ -110,6 +111,7 @@ class Feed:
     late: bool = False
     done: int = 0
     best: Reference | None = None
+    up: OutOfTime | None = None
 
     def following(self) -> Candidate | None:
         """The next candidate to try, or None when a running batch has to end first (or all is done, see `ended`)."""
@@ -123,7 +125,12 @@ class Feed:
         """A trial of this candidate ended."""
         self.waiting.discard(identity)
         self.done += 1
-        self.progress("search", self.done, max(self.total, self.done), f"best {self.best.loss:.4f}" if self.best else "")
+        try:
+            self.progress("search", self.done, max(self.total, self.done), f"best {self.best.loss:.4f}" if self.best else "")
+        except OutOfTime as up:
+            # Raised from inside Tune it would lose its type: what runs ends first.
+            self.up = up
+            self.stop()
 
     def stop(self) -> None:
         """A trial died for good: nothing further is asked for."""
@@ -259,6 +266,8 @@ def _tune(trial: Trial, feed: Feed, workers: int) -> None:
         # Tune prints a line a trial whatever its verbosity; the progress says it better.
         with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
             results = tuner.fit()
+        if feed.up is not None:
+            raise feed.up
         if results.num_errors:
             last = str(results.errors[0]).strip().splitlines()[-1]
             raise InternalError(f"{results.num_errors} trials died: {last}; run again, finished ones are kept")

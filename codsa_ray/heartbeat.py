@@ -1,0 +1,96 @@
+"""Heartbeat: how far a run is, told in a file of its folder and in log lines; knows no stage's inside."""
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from codsa_ray.clock import Pace
+from codsa_ray.contracts import Progress
+from codsa_ray.errors import CodsaError, OutOfTime
+from codsa_ray.folder import Folder
+
+PROGRESS = "progress.json"
+EVERY, REMOTE_EVERY = 1.0, 20.0  # seconds between two writes: a put on an object store costs money
+LOG = logging.getLogger("codsa_ray")
+
+
+@dataclass
+class Heartbeat:
+    """A progress that passes on what it is told, writes it down, logs it, and ends a run whose time is up.
+
+    Args:
+        out: the run folder.
+        told: who else wants to know.
+        hours: after so many the next call raises OutOfTime; 0 never does.
+    """
+
+    out: Folder
+    told: Progress
+    hours: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+    at: dict[str, Any] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
+    pace: Pace = field(default_factory=Pace)
+    written: float = -REMOTE_EVERY
+
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """`done` of `total`; a total of 0 makes the note a remark: a stage's last word.
+
+        Raises:
+            OutOfTime: the hours are over.
+        """
+        self.told(stage, done, total, note)
+        now = time.perf_counter()
+        if total:
+            rate, left = self.pace.of(stage, done, total)
+            self.at = {"stage": stage, "done": done, "total": total, "note": note, "left": left, "rate": rate}
+        else:
+            self.ended.append(note)
+        log("progress" if total else "stage", stage=stage, done=done, total=total, note=" ".join(note.split()))
+        if now - self.written > (REMOTE_EVERY if self.out.remote else EVERY):
+            self.write("running")
+        if self.hours and now - self.started > 3600 * self.hours:
+            raise OutOfTime(f"--max-hours {self.hours:g} are over during {stage}; the same command goes on from here")
+
+    def write(self, state: str, reason: str = "") -> None:
+        """Stores where the run is: running, ended or stopped."""
+        self.written = time.perf_counter()
+        value = {
+            "state": state,
+            "reason": reason,
+            "at": self.at,
+            "stages": self.ended,
+            "seconds": self.written - self.started,
+            "time": time.time(),
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+        }
+        self.out.write_json(PROGRESS, value)
+
+
+@contextmanager
+def beating(out: Folder, told: Progress, hours: float = 0.0) -> Iterator[Heartbeat]:
+    """A heartbeat for the block; how the block ended is written down."""
+    beat = Heartbeat(out, told, hours)
+    beat.write("running")
+    try:
+        yield beat
+    except BaseException as error:
+        # What ended the run is what its caller has to hear of; that it could not be written down as well is not.
+        with suppress(OSError):
+            beat.write("stopped", str(error) if isinstance(error, CodsaError) else type(error).__name__)
+        raise
+    beat.write("ended")
+
+
+def log(event: str, **facts: Any) -> None:
+    """One line of JSON on the logger `codsa_ray`: when, what, and its numbers."""
+    if LOG.isEnabledFor(logging.INFO):
+        LOG.info(json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **facts}, ensure_ascii=False))
