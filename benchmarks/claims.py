@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 PLACE = Path("runs/claims")
@@ -76,7 +77,7 @@ def measured(claim: Claim) -> dict[str, object]:
         lines = [asdict(line) for line in claim.measure()]
         result = {"lines": lines, "seconds": round(time.perf_counter() - started, 1), "date": str(date.today())}
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".tmp").write_text(json.dumps(result, indent=1))
+        path.with_suffix(".tmp").write_text(json.dumps(result, indent=1, default=np.generic.item))
         path.with_suffix(".tmp").replace(path)
     return dict(json.loads(path.read_text()))
 

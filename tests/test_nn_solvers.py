@@ -75,6 +75,20 @@ def test_a_perfect_network_gives_the_code_itself_and_no_loss() -> None:
     assert float(losses(raw, clean, clean, sigma, layout)) == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("largest", [1.0, 50.0, 500.0])
+@pytest.mark.parametrize("runs", [((1, 2),), ((3, 2), (1, 7), (2, 40)), ((60, 9),)])
+def test_all_codes_at_once_have_each_code_s_own_softmax(runs: tuple[tuple[int, int], ...], largest: float) -> None:
+    layout = Layout(2, runs)
+    raw = largest * (2 * torch.rand(50, layout.width, generator=torch.Generator().manual_seed(0)) - 1)
+    each = torch.cat([run.softmax(-1).flatten(1) for run in layout.codes(raw)], dim=1)
+    assert torch.allclose(layout.probabilities(raw), each, rtol=1e-4, atol=1e-7)
+    assert layout.probabilities(raw[:0]).shape == (0, layout.width - 2)
+
+
+def test_a_layout_without_codes_has_no_probabilities() -> None:
+    assert Layout(3).probabilities(torch.zeros(4, 3)).shape == (4, 0)
+
+
 def test_preconditioned_input_has_unit_variance_at_every_level() -> None:
     generator = torch.Generator().manual_seed(0)
     for sigma in (0.02, 0.5, 30.0):

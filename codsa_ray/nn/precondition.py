@@ -55,8 +55,7 @@ def denoised(raw: Tensor, noisy: Tensor, sigma: Tensor, layout: Layout) -> Tenso
     """
     scales, reals = Scales.at(sigma), layout.reals
     numbers = torch.addcmul(scales.skip * noisy[:, :reals], scales.out, raw[:, :reals])
-    logits = layout.codes(raw)
-    return torch.cat([numbers, *(CODE * run.softmax(-1).flatten(1) for run in logits)], dim=1)
+    return torch.cat([numbers, CODE * layout.probabilities(raw)], dim=1)
 
 
 def losses(raw: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor, layout: Layout, known: Tensor | None = None) -> Tensor:
