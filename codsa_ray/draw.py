@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +34,7 @@ def draw_block(
         regions: of the fold; the region's constants are written into every row.
         region: id of the region.
         seed: of the block; try t asks the generator with seed_of(seed, t).
-        assign: table -> (n,) region ids; rows it puts elsewhere are drawn again.
+        assign: table -> (n,) region ids; rows it puts elsewhere are drawn again, as are those that the generator itself refuses.
 
     Returns:
         (rows, how many rows were dropped and drawn again). The same arguments give the same bytes.
@@ -50,7 +51,7 @@ def draw_block(
         block = block or len(rows)
         if len(rows) != block or not block:
             raise PluginError(f"wanted a block of {block or 'some'} rows of {item.name}; got {len(rows)}; check the generator")
-        broken, why = _broken(rows, schema, region, assign)
+        broken, why = _broken(rows, schema, fitted, region, assign)
         reasons.update(why)
         kept.append(rows.filter(pa.array(~broken)))
         missing = block - sum(map(len, kept[:-1]))
@@ -79,10 +80,14 @@ def _completed(rows: pa.Table, schema: Schema, item: Region) -> pa.Table:
 
 
 def _broken(
-    rows: pa.Table, schema: Schema, region: int, assign: Callable[[pa.Table], np.ndarray] | None
+    rows: pa.Table, schema: Schema, fitted: FittedGenerator, region: int, assign: Callable[[pa.Table], np.ndarray] | None
 ) -> tuple[np.ndarray, dict[str, int]]:
     """(n,) bool rows to draw again, and how many for which reason; rows that the schema forbids are not assigned."""
     broken, reasons = schema.violations(rows)
+    refused: Any = getattr(fitted, "refused", None)
+    for reason, odd in refused(rows, region).items() if refused else ():
+        if odd.any():
+            broken, reasons = broken | odd, {**reasons, reason: int(odd.sum())}
     if assign is None or broken.all():
         return broken, reasons
     fine = np.flatnonzero(~broken)

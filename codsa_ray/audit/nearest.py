@@ -11,13 +11,16 @@ from scipy.spatial.distance import cdist
 
 from codsa_ray.audit.columns import ORDERED, compared, named, ordered
 from codsa_ray.audit.picks import pick, region_of, thin
+from codsa_ray.audit.texts import texts, vectors
 from codsa_ray.regions import Regions
 from codsa_ray.schema import Schema
 
 BLOCK_BYTES = 64 * 2**20
+SLOTS = 512
 MOST_REAL = 10_000
 MOST_REGIONS = 6
 PER_REGION = 3
+MOST_SHOWN = 1_000  # characters of a text
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Space:
     """Distance between rows (after Gower 1971): the mean over columns of a difference in [0, 1].
 
     Ordered columns are scaled by their 1st to 99th percentile of training rows and clipped there, so that no long tail
-    squeezes the rest; a null is half a spread away from mid-scale and no distance from a null. Categories differ by 0 or 1.
+    squeezes the rest; a null is half a spread away from mid-scale and no distance from a null. Categories differ by 0 or 1, texts by one
+    less the cosine of their words (texts.py).
 
     Args:
         schema: of the rows.
@@ -43,32 +47,64 @@ class Space:
         low, high = (np.array([b[side] for b in bounds], dtype=np.float64) for side in (0, 1))
         return Space(schema, low, np.where(high > low, high - low, 1.0))
 
-    def place(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """(n, 2a) float64 scaled values then null marks, and (n, b) float64 category codes."""
+    def place(self, table: pa.Table) -> "Placed":
+        """Rows as numbers."""
         columns = compared(self.schema)
         values = [ordered(table, column) for column in columns if column.kind in ORDERED]
         scaled = np.clip((_stack(values, len(table)) - self.low) / self.spread, 0.0, 1.0)
         null = np.isnan(scaled)
         codes = [named(table, column)[0].astype(np.float64) for column in columns if column.kind not in ORDERED]
-        return np.hstack([np.where(null, 0.5, scaled), 0.5 * null]), _stack(codes, len(table))
+        told = tuple(vectors(table, column, SLOTS) for column in texts(self.schema))
+        return Placed(np.hstack([np.where(null, 0.5, scaled), 0.5 * null]), _stack(codes, len(table)), told)
+
+    @property
+    def columns(self) -> int:
+        """How many are compared, at least 1."""
+        return max(1, len(compared(self.schema)) + len(texts(self.schema)))
 
     def between(self, queries: pa.Table, points: pa.Table) -> np.ndarray:
         """(n, m) distance of every query to every point, all held at once."""
-        a, b = self.place(queries), self.place(points)
-        return _apart(a, b) / max(1, len(self.low) + a[1].shape[1])
+        return self.place(queries).apart(self.place(points)) / self.columns
 
     def nearest(self, queries: pa.Table, points: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """(n,) position of the nearest point of each query (the earliest of equals) and (n,) its distance; memory bounded."""
         a, b = self.place(queries), self.place(points)
-        columns = max(1, len(self.low) + a[1].shape[1])
         step = max(1, BLOCK_BYTES // (16 * max(1, len(points))))
         index, distance = np.zeros(len(queries), dtype=np.int64), np.zeros(len(queries))
         for start in range(0, len(queries), step):
             rows = slice(start, start + step)
-            total = _apart((a[0][rows], a[1][rows]), b)
+            total = a.part(rows).apart(b)
             index[rows] = total.argmin(axis=1)
-            distance[rows] = total.min(axis=1) / columns
+            distance[rows] = total.min(axis=1) / self.columns
         return index, distance
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Rows of a Space.
+
+    Args:
+        values: (n, 2a) float64 scaled values, then null marks.
+        codes: (n, b) float64 category codes.
+        told: per text column (n, SLOTS) float32 vectors of length 1, or 0.
+    """
+
+    values: np.ndarray
+    codes: np.ndarray
+    told: tuple[np.ndarray, ...]
+
+    def part(self, rows: slice) -> "Placed":
+        """Some of them."""
+        return Placed(self.values[rows], self.codes[rows], tuple(own[rows] for own in self.told))
+
+    def apart(self, other: "Placed") -> np.ndarray:
+        """(n, m) sum of the columns' differences to other rows."""
+        total = _gaps(self.values, other.values, "cityblock") + _gaps(self.codes, other.codes, "hamming") * self.codes.shape[1]
+        for mine, theirs in zip(self.told, other.told, strict=True):
+            # Two texts without a word are alike.
+            silent = np.logical_and.outer(np.linalg.norm(mine, axis=1) == 0, np.linalg.norm(theirs, axis=1) == 0)
+            total += np.where(silent, 0.0, 1.0 - mine @ theirs.T)
+        return np.maximum(total, 0.0)
 
 
 def _bounds(values: np.ndarray) -> tuple[float, float]:
@@ -81,11 +117,6 @@ def _bounds(values: np.ndarray) -> tuple[float, float]:
 
 def _stack(columns: list[np.ndarray], rows: int) -> np.ndarray:
     return np.column_stack(columns) if columns else np.zeros((rows, 0))
-
-
-def _apart(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """(n, m) sum of the columns' differences between placed rows."""
-    return _gaps(a[0], b[0], "cityblock") + _gaps(a[1], b[1], "hamming") * a[1].shape[1]
 
 
 def _gaps(a: np.ndarray, b: np.ndarray, metric: Any) -> np.ndarray:
@@ -139,4 +170,6 @@ def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
 def _value(value: Any) -> Any:
     if isinstance(value, datetime | date):
         return value.isoformat()
+    if isinstance(value, str) and len(value) > MOST_SHOWN:
+        return f"{value[:MOST_SHOWN]} ... ({len(value):,} characters)"
     return f"{len(value)} bytes" if isinstance(value, bytes) else value

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from codsa_ray.audit.columns import ORDERED, compared, named, ordered
 from codsa_ray.audit.picks import even, pick, region_of
+from codsa_ray.audit.texts import texts, vectors, words
 from codsa_ray.schema import Schema
 from codsa_ray.seeds import rng_of
 
@@ -16,6 +17,7 @@ FOLDS = 5
 TREES = 60
 # One thread: the trees must not depend on how many cores the machine has.
 BOOSTED = {"objective": "binary:logistic", "tree_method": "hist", "max_depth": 5, "eta": 0.1, "min_child_weight": 3, "nthread": 1}
+SLOTS = 64  # that the words of a text column fall into
 LEAST = 50
 MOST = 5_000
 MOST_CATEGORIES = 250
@@ -46,7 +48,8 @@ def two_sample(real: pa.Table, drawn: pa.Table, schema: Schema, seed: int) -> di
 
 
 def _types(schema: Schema) -> list[str]:
-    return ["q" if c.kind in ORDERED or len(c.categories) > MOST_CATEGORIES else "c" for c in compared(schema)]
+    known = ["q" if c.kind in ORDERED or len(c.categories) > MOST_CATEGORIES else "c" for c in compared(schema)]
+    return known + ["q"] * (SLOTS + 1) * len(texts(schema))
 
 
 def _encoded(table: pa.Table, schema: Schema) -> np.ndarray:
@@ -57,6 +60,8 @@ def _encoded(table: pa.Table, schema: Schema) -> np.ndarray:
         else:
             codes = named(table, column)[0]
             columns.append(np.where(codes < 0, np.nan, codes.astype(np.float64)))
+    for column in texts(schema):
+        columns += [words(table, column), *vectors(table, column, SLOTS).T]
     return np.column_stack(columns)
 
 

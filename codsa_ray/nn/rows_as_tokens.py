@@ -46,14 +46,8 @@ class RowsAsTokens:
         """Learned from canonical rows with `_region`."""
         factors = np.array([item.factors for item in regions.items], dtype=np.int64).reshape(len(regions), -1)
         shares = np.maximum(regions.counts, 1.0)
-        tokens, region = TableTokens.of(columns, table, bins), table[REGION].to_numpy()
-        void, rows = np.full((len(regions), len(tokens.moving)), -1, dtype=np.int64), np.bincount(region, minlength=len(regions))
-        for place, column in enumerate(tokens.moving):
-            null = np.asarray(table[column.codec.name].is_null())
-            if null.any():
-                whole = (rows > 0) & (np.bincount(region[null], minlength=len(regions)) == rows)
-                void[whole, place] = int(np.flatnonzero(np.asarray(column.codec.values.is_null()))[0])
-        return RowsAsTokens(tokens, factors, shares / shares.sum(), void)
+        tokens = TableTokens.of(columns, table, bins)
+        return RowsAsTokens(tokens, factors, shares / shares.sum(), tokens.void(table, table[REGION].to_numpy(), len(regions)))
 
     @property
     def ordered(self) -> tuple[bool, ...]:
@@ -73,15 +67,14 @@ class RowsAsTokens:
         """Per condition and column the (n,) tokens of canonical rows."""
         return [region.astype(np.int32), *self.tokens.encode(table).T]
 
-    def costs(self, told: list[np.ndarray], dtype: torch.dtype) -> Costs:
+    def costs(self, told: list[np.ndarray]) -> Costs:
         """Mean over columns of minus the log-probability of told rows."""
         tokens = torch.from_numpy(np.stack(told, axis=1).astype(np.int64))
 
         def costs(module: nn.Module, rows: np.ndarray, order: Tensor, counted: Tensor, keep: Tensor | None) -> Tensor:
             device = next(module.parameters()).device
             own, order, counted = (part.to(device) for part in (tokens[rows], order, counted))
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                logs = module(own, order, None if keep is None else keep.to(device))
+            logs = module(own, order, None if keep is None else keep.to(device))
             return -(logs.float() * counted).sum(1) / logs.shape[1]
 
         return costs

@@ -122,6 +122,16 @@ class TableTokens:
         """Columns with a token to choose."""
         return tuple(column for column in self.columns if column.levels > 1)
 
+    def void(self, table: pa.Table, region: np.ndarray, regions: int) -> np.ndarray:
+        """(K, moving) int64 the null token where all of a region's (n,) rows are null, else -1: such a cell is not drawn."""
+        found, rows = np.full((regions, len(self.moving)), -1, dtype=np.int64), np.bincount(region, minlength=regions)
+        for place, column in enumerate(self.moving):
+            null = np.asarray(table[column.codec.name].is_null())
+            if null.any():
+                whole = (rows > 0) & (np.bincount(region[null], minlength=regions) == rows)
+                found[whole, place] = int(np.flatnonzero(np.asarray(column.codec.values.is_null()))[0])
+        return found
+
     def encode(self, table: pa.Table) -> np.ndarray:
         """(n, moving) int32 tokens."""
         found = [column.encode(_whole(table, column.codec.name)) for column in self.moving]

@@ -1,0 +1,166 @@
+"""Row sequences: a row's region, its table columns and its texts as one line of tokens, and back; knows no network.
+
+A line is: a token for each factor of the region and one for the region, which are given; one for each table column that moves
+(nn/table_tokens.py); then for each text its words and END, or NULL alone. Every place allows its own tokens and no others, so that whatever
+is drawn is a row: categories exist, bounds are kept, a text ends after at most `longest` words.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from codsa_ray.fitdata import REGION
+from codsa_ray.nn.table_tokens import TableTokens
+from codsa_ray.nn.text_words import TextWords
+from codsa_ray.regions import Regions
+from codsa_ray.schema import Column
+
+END, NULL = 0, 1
+OWN = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """Told rows, one after another.
+
+    Args:
+        tokens: (all,) int32.
+        starts: (n + 1,) int64 where each row begins.
+        open: (all,) bool tokens that are not learned: the region's, and an END that cut a text short.
+    """
+
+    tokens: np.ndarray
+    starts: np.ndarray
+    open: np.ndarray
+
+    def rows(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, longest) tokens, END where a row has ended, and (rows, longest) bool tokens that are learned."""
+        lengths = self.starts[index + 1] - self.starts[index]
+        places = np.arange(int(lengths.max()))
+        inside = places < lengths[:, None]
+        flat = np.where(inside, self.starts[index][:, None] + places, 0)
+        return np.where(inside, self.tokens[flat], END), inside & ~self.open[flat]
+
+
+@dataclass(frozen=True, eq=False)
+class RowSequences:
+    """How rows are told.
+
+    Args:
+        tokens: of the columns that are no text.
+        words: of all texts.
+        texts: names of the text columns.
+        factors: (K, F) int64 levels of each region's factors.
+        void: (K, columns that move) int64 the null token where all of a region's rows are null, which is not drawn; else -1.
+        nulls: (K, T) share of null texts in each region: 0 is never drawn, 1 always.
+        longest: words of one text at most.
+    """
+
+    tokens: TableTokens
+    words: TextWords
+    texts: tuple[str, ...]
+    factors: np.ndarray
+    void: np.ndarray
+    nulls: np.ndarray
+    longest: int
+
+    @staticmethod
+    def of(columns: tuple[Column, ...], table: pa.Table, regions: Regions, bins: int, vocabulary: int, longest: int) -> "RowSequences":
+        """Learned from canonical rows."""
+        texts = tuple(column.name for column in columns if column.kind == "text")
+        rest = tuple(column for column in columns if column.kind != "text")
+        known = [text for name in texts for text in table[name].drop_null().to_pylist()]
+        factors = np.array([item.factors for item in regions.items], dtype=np.int64).reshape(len(regions), -1)
+        region = table[REGION].to_numpy().astype(np.int64)
+        many = np.maximum(np.bincount(region, minlength=len(regions)), 1)
+        null = [np.bincount(region[np.asarray(table[name].is_null())], minlength=len(regions)) / many for name in texts]
+        nulls = np.stack(null, axis=1) if texts else np.zeros((len(regions), 0))
+        tokens = TableTokens.of(rest, table, bins)
+        void = tokens.void(table, region, len(regions))
+        return RowSequences(tokens, TextWords.learn(known, vocabulary), texts, factors, void, nulls, longest)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """Where the tokens of each factor, of regions, of each column that moves and of words begin, and the size of the vocabulary."""
+        levels = [*(self.factors.max(axis=0) + 1 if self.factors.size else []), len(self.factors)]
+        levels += [column.levels for column in self.tokens.moving]
+        return np.cumsum([OWN, *levels, self.words.size])
+
+    @property
+    def given(self) -> int:
+        """Tokens of the region."""
+        return self.factors.shape[1] + 1
+
+    @property
+    def size(self) -> int:
+        """Of the vocabulary."""
+        return int(self.ends[-1])
+
+    @property
+    def most(self) -> int:
+        """Tokens of a row at most."""
+        return self.given + len(self.tokens.moving) + len(self.texts) * (self.longest + 1)
+
+    def region(self, region: np.ndarray) -> np.ndarray:
+        """(n, given) tokens of regions."""
+        return np.hstack([self.factors[region], region[:, None]]) + self.ends[: self.given]
+
+    def column(self, place: int) -> tuple[int, int]:
+        """First and one past the last token that may be drawn of a column that moves."""
+        start = int(self.ends[self.given + place])
+        return start, start + self.tokens.moving[place].drawable
+
+    def told(self, table: pa.Table) -> Lines:
+        """Of canonical rows with `_region`."""
+        region = table[REGION].to_numpy().astype(np.int64)
+        begun = np.hstack([self.region(region), self.tokens.encode(table) + self.ends[self.given : -2]])
+        texts = [self._words(table[name]) for name in self.texts]
+        lines = [np.concatenate([begun[row], *(text[row][0] for text in texts)]) for row in range(len(table))]
+        cut = [np.concatenate([np.zeros(begun.shape[1], dtype=bool), *(text[row][1] for text in texts)]) for row in range(len(table))]
+        starts = np.cumsum([0, *map(len, lines)])
+        open_ = np.concatenate(cut)
+        open_[(starts[:-1, None] + np.arange(self.given)).ravel()] = True
+        return Lines(np.concatenate(lines).astype(np.int32), starts, open_)
+
+    def _words(self, values: pa.ChunkedArray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each text its tokens, END among them, and which of these are not learned."""
+        found = []
+        first = int(self.ends[-2])
+        for known, words in zip(pc.is_valid(values).to_pylist(), self.words.encode(pc.fill_null(values, "").to_pylist()), strict=True):
+            own = np.array([first + word for word in words[: self.longest]] + [END] if known else [NULL], dtype=np.int64)
+            open_ = np.zeros(len(own), dtype=bool)
+            # A text that was cut does not end here.
+            open_[-1] = len(words) > self.longest
+            found.append((own, open_))
+        return found
+
+    def table(self, columns: np.ndarray, texts: list[list[list[int] | None]], rng: np.random.Generator) -> pa.Table:
+        """Canonical rows of drawn tokens.
+
+        Args:
+            columns: (n, columns that move) tokens.
+            texts: per text column and row its words, or None for null.
+            rng: of the places inside bins.
+        """
+        places = rng.random((len(columns), len(self.tokens.columns)))
+        table = self.tokens.decode(columns - self.ends[self.given : -2], places)
+        for name, drawn in zip(self.texts, texts, strict=True):
+            spelled = self.words.decode([[word - int(self.ends[-2]) for word in words or ()] for words in drawn])
+            values = [None if words is None else text for words, text in zip(drawn, spelled, strict=True)]
+            table = table.append_column(name, pa.array(values, pa.string()))
+        return table
+
+    def to_json(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """(plain data, arrays) for `from_json`."""
+        plain, arrays = self.tokens.to_json()
+        told = {"columns": plain, "words": self.words.to_json(), "texts": list(self.texts), "longest": self.longest}
+        return told, {**arrays, "factors": self.factors, "void": self.void, "nulls": self.nulls}
+
+    @staticmethod
+    def from_json(plain: dict[str, Any], arrays: dict[str, np.ndarray]) -> "RowSequences":
+        """The inverse of `to_json`."""
+        tokens, words = TableTokens.from_json(plain["columns"], arrays), TextWords.from_json(plain["words"])
+        return RowSequences(tokens, words, tuple(plain["texts"]), arrays["factors"], arrays["void"], arrays["nulls"], plain["longest"])

@@ -1,0 +1,115 @@
+"""Text gate: which drawn texts copy training texts, and which another region would rather have said; knows no model.
+
+Copies: the share of a text's runs of GRAM words that training texts hold. Strangers: a multinomial naive Bayes on hashed words and pairs of
+them (McCallum & Nigam 1998) says how much likelier the text is in its own region than in the likeliest other. Both are cut where
+`confidence` of real texts pass that the measure has not seen: what is refused is odder than all but that share of real ones.
+"""
+
+import re
+import zlib
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+GRAM = 5
+"""Words of a run; shorter texts copy nothing, since short ones are said again and again."""
+LEAST_COPIED = 0.5
+"""Share of its runs up to which no text counts as a copy."""
+SLOTS = 1 << 14
+LEAST_ROWS = 50
+"""Texts of a region from which a quantile is taken; with fewer nothing is refused there."""
+WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, eq=False)
+class TextGate:
+    """What one text column's drawn texts are held to.
+
+    Args:
+        runs: (R,) uint64 ascending hashes of training texts' runs.
+        copied: share of runs above which a text is a copy.
+        logs: (K, SLOTS) float32 log-probability of each slot in each region.
+        margin: (K,) float32 log-odds against the likeliest other region below which a text is a stranger.
+    """
+
+    runs: np.ndarray
+    copied: float
+    logs: np.ndarray
+    margin: np.ndarray
+
+    @staticmethod
+    def learn(texts: list[str | None], region: np.ndarray, fresh: list[str | None], regions: int, confidence: float) -> "TextGate":
+        """From training texts, (n,) regions, and texts that are no training rows."""
+        runs = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *(_runs(text) for text in texts)]))
+        shares = np.array([_share(text, runs) for text in fresh if text is not None and len(_runs(text))])
+        copied = max(LEAST_COPIED, float(np.quantile(shares, confidence)) if len(shares) >= LEAST_ROWS else LEAST_COPIED)
+        slots = [_slots(text) for text in texts]
+        half = np.arange(len(texts)) % 2
+        margins = np.full(len(texts), np.nan)
+        for side in (0, 1):
+            # Each half is judged by what the other half says.
+            logs = _logs([slots[i] for i in np.flatnonzero(half != side)], region[half != side], regions)
+            for row in np.flatnonzero(half == side):
+                margins[row] = _margin(slots[row], int(region[row]), logs)
+        cut = [_lower(margins[region == k], 1 - confidence) for k in range(regions)]
+        return TextGate(runs, copied, _logs(slots, region, regions), np.array(cut, dtype=np.float32))
+
+    def refused(self, texts: list[str | None], region: int) -> tuple[np.ndarray, np.ndarray]:
+        """((n,) bool copies, (n,) bool strangers) among drawn texts of a region; a null is neither."""
+        copies = np.array([text is not None and _share(text, self.runs) > self.copied for text in texts])
+        strange = np.array([text is not None and _margin(_slots(text), region, self.logs) < self.margin[region] for text in texts])
+        return copies, strange
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """For `from_arrays`."""
+        # safetensors has no uint64 that every reader knows: the bits travel as int64.
+        return {"runs": self.runs.view(np.int64), "copied": np.array([self.copied]), "logs": self.logs, "margin": self.margin}
+
+    @staticmethod
+    def from_arrays(arrays: dict[str, Any]) -> "TextGate":
+        """The inverse of `to_arrays`."""
+        return TextGate(arrays["runs"].view(np.uint64), float(arrays["copied"][0]), arrays["logs"], arrays["margin"])
+
+
+def _words(text: str | None) -> list[bytes]:
+    return [word.encode() for word in WORD.findall((text or "").lower())]
+
+
+def _runs(text: str | None) -> np.ndarray:
+    """(r,) uint64 hashes of every GRAM neighbouring words."""
+    words = _words(text)
+    runs = (b" ".join(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1))
+    # Two checksums side by side: one of 32 bits would take some thousand runs for others by chance.
+    return np.array([zlib.crc32(run) << 32 | zlib.adler32(run) for run in runs], dtype=np.uint64)
+
+
+def _share(text: str | None, runs: np.ndarray) -> float:
+    own = _runs(text)
+    return float(np.isin(own, runs).mean()) if len(own) else 0.0
+
+
+def _slots(text: str | None) -> np.ndarray:
+    words = _words(text)
+    pairs = [first + b" " + second for first, second in pairwise(words)]
+    return np.array([zlib.crc32(word) % SLOTS for word in (*words, *pairs)], dtype=np.int64)
+
+
+def _logs(slots: list[np.ndarray], region: np.ndarray, regions: int) -> np.ndarray:
+    counts = np.ones((regions, SLOTS))
+    for own, k in zip(slots, region, strict=True):
+        np.add.at(counts[k], own, 1.0)
+    return np.log(counts / counts.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _margin(slots: np.ndarray, region: int, logs: np.ndarray) -> float:
+    """Mean log-odds per word of the own region against the likeliest other; 0 where there is no word or no other region."""
+    if not len(slots) or len(logs) < 2:
+        return 0.0
+    sums = logs[:, slots].mean(axis=1)
+    return float(sums[region] - np.delete(sums, region).max())
+
+
+def _lower(margins: np.ndarray, share: float) -> float:
+    return float(np.quantile(margins, share)) if len(margins) >= LEAST_ROWS else -np.inf

@@ -1,0 +1,229 @@
+"""Rows that hold texts: told and drawn as one line of tokens, gated, learned from by words, and carried through a whole pass."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from codsa_ray import Job, run
+from codsa_ray.allocators.balanced import Balanced
+from codsa_ray.fitdata import REGION, FitData
+from codsa_ray.generators.text_lm import COPIED, TextLm
+from codsa_ray.learners.tfidf import Tfidf, opened
+from codsa_ray.local import Drawn, Local
+from codsa_ray.nn.row_sequences import END, NULL, RowSequences
+from codsa_ray.nn.text_gate import GRAM, TextGate
+from codsa_ray.nn.text_words import TextWords
+
+import runs
+
+KIND = ["the room was clean and the staff was kind", "we loved the breakfast and the view", "the pool was warm and the food was good"]
+RUDE = ["the room was dirty and the staff was rude", "never again the bed was broken", "noise all night and a cold shower"]
+
+
+def reviews(n: int = 240, seed: int = 0) -> pa.Table:
+    """n rows of stars, an arrival and a text, a fifth of them complaints in other words; some texts null, some empty."""
+    rng = np.random.default_rng(seed)
+    bad = rng.random(n) < 0.2
+    texts = [" ".join(rng.choice(" ".join(RUDE if b else KIND).split(), rng.integers(9, 14))) for b in bad]
+    null = rng.random(n) < 0.05
+    return pa.table({
+        "stars": np.where(bad, rng.integers(1, 3, n), rng.integers(3, 6, n)),
+        "alone": rng.random(n) < 0.3,
+        "review": pa.array([text + f" {i}" for i, text in enumerate(texts)], mask=null),
+        "verdict": np.where(bad, "bad", "good"),
+    })  # fmt: skip
+
+
+def learned() -> FitData:
+    table = reviews()
+    group = (np.asarray(table["verdict"]) == "bad").astype(np.int64)
+    return Local.of(table.drop_columns(["verdict"]), group, 0).training(np.arange(len(table)), Balanced())
+
+
+def sequences(data: FitData, longest: int = 40) -> RowSequences:
+    columns = tuple(c for c in data.schema.columns if c.name not in data.regions.constant_columns)
+    return RowSequences.of(columns, data.table(), data.regions, bins=10, vocabulary=400, longest=longest)
+
+
+# words
+
+
+@given(st.lists(st.text(max_size=40), max_size=5))
+@settings(max_examples=50)
+def test_every_text_comes_back_whatever_was_learned(texts: list[str]) -> None:
+    words = TextWords.learn([*KIND, "größe 😀"], 300)
+    assert words.decode(words.encode(texts)) == texts
+    assert TextWords.from_json(words.to_json()).encode(texts) == words.encode(texts)
+
+
+# rows as lines
+
+
+def test_a_told_row_comes_back_from_its_tokens() -> None:
+    data = learned()
+    rows, table = sequences(data), data.table()
+    lines = rows.told(table)
+    tokens, _ = lines.rows(np.arange(len(table)))
+    columns = tokens[:, rows.given : rows.given + len(rows.tokens.moving)].astype(np.int64)
+    texts = []
+    for row in tokens[:, rows.given + columns.shape[1] :].tolist():
+        texts.append(None if row[0] == NULL else row[: row.index(END)])
+    back = rows.table(columns, [texts], np.random.default_rng(0))
+    assert back["review"].to_pylist() == table["review"].to_pylist()
+    assert back["alone"].to_pylist() == table["alone"].to_pylist()
+
+
+def test_the_region_is_given_and_a_cut_text_does_not_teach_an_end() -> None:
+    data = learned()
+    short = sequences(data, longest=5)
+    lines = short.told(data.table())
+    starts = lines.starts[:-1]
+    assert all(lines.open[starts + place].all() for place in range(short.given))
+    ends = lines.tokens[lines.starts[1:] - 1]
+    cut = np.array([text is not None for text in data.table()["review"].to_pylist()])
+    assert set(ends.tolist()) == {END, NULL}
+    assert (lines.open[lines.starts[1:] - 1] == cut).all()
+
+
+def test_lines_of_a_block_are_padded_with_what_is_not_learned() -> None:
+    data = learned()
+    lines = sequences(data).told(data.table())
+    tokens, told = lines.rows(np.array([0, 1, 2]))
+    lengths = np.diff(lines.starts)[:3]
+    for row, length in enumerate(lengths):
+        assert not told[row, length:].any()
+        assert (tokens[row, length:] == END).all()
+
+
+# the gate
+
+
+def test_a_copy_is_refused_and_words_of_one_s_own_are_not() -> None:
+    rng = np.random.default_rng(0)
+    said = [" ".join(rng.choice(" ".join(KIND).split(), 12)) for _ in range(120)]
+    fresh = [" ".join(rng.choice(" ".join(KIND).split(), 12)) for _ in range(120)]
+    gate = TextGate.learn(said, np.zeros(120, dtype=np.int64), fresh, 1, 0.99)
+    copies, strange = gate.refused([*said[:20], *fresh[:20], None, "ok"], 0)
+    assert copies[:20].all()
+    assert not copies[20:].any()
+    assert not strange.any(), "one region has no other to be taken for"
+
+
+def test_what_another_region_says_is_refused_and_the_share_of_real_texts_that_pass_is_as_asked() -> None:
+    rng = np.random.default_rng(1)
+    texts = [" ".join(rng.choice(" ".join(RUDE if k else KIND).split(), 10)) for k in (0, 1) for _ in range(400)]
+    region = np.repeat([0, 1], 400)
+    gate = TextGate.learn(texts, region, [], 2, 0.95)
+    more = [[" ".join(rng.choice(" ".join(RUDE if k else KIND).split(), 10)) for _ in range(400)] for k in (0, 1)]
+    for k in (0, 1):
+        assert gate.refused(more[k], k)[1].mean() < 0.1
+        assert gate.refused(more[1 - k], k)[1].mean() > 0.9
+
+
+def test_a_gate_of_few_texts_refuses_none_as_strange_and_comes_back_from_its_arrays() -> None:
+    gate = TextGate.learn([*KIND, *RUDE], np.array([0, 0, 0, 1, 1, 1]), [], 2, 0.99)
+    again = TextGate.from_arrays(gate.to_arrays())
+    for one in (gate, again):
+        copies, strange = one.refused([KIND[0], RUDE[0], "well"], 0)
+        assert copies.tolist() == [True, True, False]
+        assert not strange.any()
+    assert GRAM > 1
+
+
+# the generator
+
+
+def test_drawn_rows_keep_the_schema_hold_their_region_s_words_and_copies_are_counted() -> None:
+    data = learned()
+    drawn = Drawn.of(TextLm(steps=150, batch=16, rate=5e-3, width=32, heads=2, blocks=1, vocabulary=400, longest=24, block=64), data, 64, 0)
+    rows = drawn.take(np.array([64, 64]))
+    data.schema.check(rows)
+    rude = {word for text in RUDE for word in text.split()} - {word for text in KIND for word in text.split()}
+    share = [
+        np.mean(
+            [
+                len(rude & set((text or "").split())) > 0
+                for text in rows.filter(pa.array(rows[REGION].to_numpy() == k))["review"].to_pylist()
+            ]
+        )
+        for k in (0, 1)
+    ]
+    assert share[1] > share[0] + 0.3
+    said = data.table().select(["review"]).filter(data.table()["review"].is_valid())
+    # A tenth of them was kept for early stopping and is no training text.
+    assert 0.8 < drawn.fitted.refused(said, 0)[f"'review' {COPIED}"].mean() < 1
+
+
+def test_drawing_with_a_cache_is_drawing_without() -> None:
+    from codsa_ray.nn.line_drawing import LineDrawing
+
+    data = learned()
+    fitted = Drawn.of(TextLm.tiny(), data, 16, 0).fitted
+    both = [LineDrawing(fitted.network, fitted.rows, cached=cached).drawn(1, 8, np.random.default_rng(0)) for cached in (True, False)]
+    assert (both[0][0] == both[1][0]).all()
+    assert both[0][1] == both[1][1]
+
+
+# the learner
+
+
+def test_encoded_texts_are_scikit_learn_s_weights_as_long_as_all_words_are_kept() -> None:
+    data = learned()
+    table = data.table()
+    learner = Tfidf(kept=64, pairs=False)
+    X = learner.encoder(table, data.schema).encode(table)
+    texts = [text or "" for text in table["review"].to_pylist()]
+    words = TfidfVectorizer(sublinear_tf=True, min_df=2, token_pattern=r"(?u)\b\w+\b", dtype=np.float32)
+    wanted = words.fit_transform(texts)
+    found = opened(X, learner.kept)
+    assert sparse.csr_array(found[:, -wanted.shape[1] :]).toarray() == pytest.approx(wanted.toarray())
+
+
+def test_only_the_heaviest_words_are_kept() -> None:
+    data = learned()
+    table = data.table()
+    few, all_ = (Tfidf(kept=kept).encoder(table, data.schema).encode(table)[:, -kept:] for kept in (4, 64))
+    assert np.allclose(few, np.sort(all_, axis=1)[:, ::-1][:, :4])
+
+
+def test_words_tell_the_classes_apart_and_words_never_seen_count_nothing() -> None:
+    data = learned()
+    table = data.table()
+    learner = Tfidf()
+    encoder, y = learner.encoder(table, data.schema), data.schema.truth(table)
+    fitted = learner.fit(encoder.encode(table), y, np.ones(len(y)), classes=2, seed=0)
+    assert (fitted.scores(encoder.encode(table)).argmax(axis=1) == y).mean() > 0.95
+    plain = table.slice(0, 1).set_column(table.column_names.index("review"), "review", pa.array(["zzz qqq"]))
+    empty = table.slice(0, 1).set_column(table.column_names.index("review"), "review", pa.array([None], pa.string()))
+    assert np.allclose(fitted.scores(encoder.encode(plain)), fitted.scores(encoder.encode(empty)))
+
+
+# the whole pass
+
+
+def test_a_table_with_a_text_goes_through_the_whole_pass(ray: None, tmp_path: Path) -> None:
+    data = runs.written(tmp_path, reviews(300), "reviews.parquet")
+    job = Job(
+        data,
+        "verdict",
+        out=str(tmp_path / "run"),
+        generator=(TextLm.tiny(),),
+        learner="tfidf",
+        trials=2,
+        draws=1,
+        **runs.ONE_CUT,
+        force=True,
+    )
+    report = run(job)
+    real, drawn = runs.augmented(report)
+    assert real.schema.field("review").type == drawn.schema.field("review").type == pa.string()
+    assert len(drawn) > 0
+    shown = report.facts["sample"][0]
+    assert isinstance(shown["drawn"]["review"], str | None)
+    assert shown["distance"] >= 0
