@@ -100,6 +100,7 @@ def _augment(command: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", help="run folder, local or s3:// gs:// (default: codsa-run)")
     add("--seed", type=int, metavar="N", help="of everything random (default 0)")
     _ray_options(command)
+    add("--least-gpus", type=int, metavar="N", help="a spread fit begins, and goes on, with so many GPUs at least (default: all --gpus)")
     add("--no-rows", action="store_true", help="leave real rows out of the report")
     add("--force", action="store_true", help="write the best synthetic plan whatever the verdict")
     add(
@@ -179,6 +180,7 @@ def job_of(options: argparse.Namespace) -> Job:
         "address",
         "workers",
         "gpus",
+        "least_gpus",
         "max_hours",
     )
     given: dict[str, Any] = {name: getattr(options, name) for name in one if getattr(options, name) is not None}

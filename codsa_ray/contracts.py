@@ -1,5 +1,6 @@
 """What a plug-in must be: the protocols of generators, strata, allocators and learners; knows no method and no cluster."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -25,6 +26,7 @@ class Needs:
         kinds: column kinds it handles; a table with another kind is refused with the column's name.
         tasks: tasks it handles.
         distributed: its fit may be spread over a TorchTrainer's workers.
+        sharded: its model is cut over them, for none could hold it alone: it is spread however few the rows are.
         source: a generator that learns from FitData.source where there is one.
         offset: a learner that can train with a fixed (n, C) term added to its scores.
         negative: a learner that takes rows of negative weight, which subtract a loss (bias.py); the weights of every class still sum to
@@ -39,6 +41,7 @@ class Needs:
     kinds: frozenset[str] = TABLE_KINDS
     tasks: frozenset[str] = TASKS
     distributed: bool = False
+    sharded: bool = False
     source: bool = False
     offset: bool = False
     negative: bool = False
@@ -53,13 +56,13 @@ class Worker(Protocol):
     folder: Folder
 
     def prepare(self, module: Any, make_optimizer: Any) -> tuple[Any, Any]:
-        """The module placed on the device (and wrapped), and make_optimizer(module.parameters())."""
+        """The module placed on the device (and wrapped, but for one that is cut already), and make_optimizer(module.parameters())."""
 
     def save(self, step: int, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-        """Checkpoints (rank 0 writes; a barrier for all)."""
+        """Checkpoints what the ranks bring, each under names of its own, with rank 0's meta; a barrier for all."""
 
-    def resume(self) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
-        """The newest checkpoint, or None."""
+    def resume(self) -> tuple[int, Mapping[str, np.ndarray], dict[str, Any]] | None:
+        """The newest checkpoint, with the arrays of all ranks there were, or None; to be read before the next save or report."""
 
     def report(self, step: int, metrics: dict[str, float]) -> None:
         """Tells progress; a barrier for all workers."""
@@ -74,6 +77,7 @@ class FittedGenerator(Protocol):
         The table holds every schema column except `regions.constant_columns` (the caller writes those), in any order.
         The same (region, seed) gives the same bytes in any process. Rows that break a constraint or fall outside the
         region are redrawn by the caller with a further seed (draw.py).
+        One that judges its own rows has `refused(table, region) -> {reason: (n,) bool}` beside this: these are redrawn alike, and counted.
         """
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from codsa_ray.contracts import Allocator as AllocatorProtocol
 from codsa_ray.contracts import Generator, Learner, Strata
 from codsa_ray.errors import SettingError
+from codsa_ray.filesystem import refuse_credentials
 from codsa_ray.plugins import make, name_of, restore, settings_of
 from codsa_ray.risk import task_of
 
@@ -49,6 +50,7 @@ class Job:
         seed: of everything random.
         address: a Ray address; None starts an embedded Ray.
         workers, gpus: how many actors at a time (0: as many as cores), and GPUs a fit may use.
+        least_gpus: a spread fit begins, and goes on when nodes are lost, with so many GPUs at least; 0: with no fewer than `gpus`.
         max_hours: after so many the run stops between two pieces of work; 0 never does.
         rows: real rows may appear in the report.
         force: write the best plan whatever the verdict.
@@ -86,19 +88,22 @@ class Job:
     address: str | None = None
     workers: int = 0
     gpus: float = 0.0
+    least_gpus: int = 0
     max_hours: float = 0.0
     rows: bool = True
     force: bool = False
     smallest: int = 4
 
     def __post_init__(self) -> None:
+        for address in filter(None, (self.data, self.test, self.source, self.out)):
+            refuse_credentials(address)
         if self.budget.isdecimal():
             object.__setattr__(self, "trials", int(self.budget))
         elif self.budget and not self.seconds:
             raise SettingError("--budget as a number of trials, or seconds with an s", repr(self.budget), "write for instance 60 or 300s")
-        for name, least in (("draws", 1), ("trials", 0), ("workers", 0), ("seed", 0), ("smallest", 1)):
+        for name, least in (("draws", 1), ("trials", 0), ("workers", 0), ("least_gpus", 0), ("seed", 0), ("smallest", 1)):
             if getattr(self, name) < least:
-                raise SettingError(f"--{name} of at least {least}", str(getattr(self, name)), "give a larger number")
+                raise SettingError(f"--{name.replace('_', '-')} of at least {least}", str(getattr(self, name)), "give a larger number")
         if not 0 <= self.max_hours < float("inf"):
             raise SettingError("--max-hours of 0 or more", str(self.max_hours), "leave it out to run to the end")
         if self.repeats is not None and not 1 <= self.repeats <= 20:

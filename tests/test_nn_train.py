@@ -1,6 +1,6 @@
 """The training loop: resumed, stopped and averaged as it says."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from codsa_ray.folder import Folder
-from codsa_ray.nn.train import Training, train
+from codsa_ray.nn import train as loop
+from codsa_ray.nn.train import Trained, Training, train
 
 from tables import LocalWorker
 
@@ -23,13 +24,21 @@ class Died(RuntimeError):
 
 @dataclass
 class Mortal(LocalWorker):
-    """Raises at one report, as a worker that dies."""
+    """Raises at one report, or when it has saved at a step, as a worker that dies."""
 
     dies_at: int = 0
+    dies_saved: int = 0
+    saved: list[int] = field(default_factory=list)
 
     def report(self, step: int, metrics: dict[str, float]) -> None:
         super().report(step, metrics)
         if step == self.dies_at:
+            raise Died
+
+    def save(self, step: int, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+        super().save(step, arrays, meta)
+        self.saved.append(step)
+        if step == self.dies_saved:
             raise Died
 
 
@@ -67,6 +76,98 @@ def test_a_resumed_training_without_scores_ends_alike_too(tmp_path: Path) -> Non
         train(network(), loss, None, SETTINGS, Mortal(Folder(str(tmp_path / "b")), dies_at=50), 1)
     resumed = train(network(), loss, None, SETTINGS, LocalWorker(Folder(str(tmp_path / "b"))), 1)
     assert all(np.array_equal(resumed.weights[name], undisturbed.weights[name]) for name in undisturbed.weights)
+
+
+def bytes_of(trained: Trained) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in trained.weights.items()}
+
+
+@pytest.mark.parametrize("minutes", [float("inf"), 0.0])
+def test_however_often_it_dies_the_bytes_are_those_of_an_undisturbed_training(tmp_path: Path, minutes: float) -> None:
+    """In parts, with a held-out stop, saved by steps or at every check: killed before, at and after a checkpoint, five times."""
+    settings = replace(SETTINGS, steps=200, patience=5, checkpoint=20 if minutes else 1000, parts=3, minutes=minutes)
+
+    def score(module: nn.Module) -> float:
+        # The less is learned the better, so that scores soon say stop.
+        with torch.no_grad():
+            return -float(loss(module, torch.Generator().manual_seed(5)))
+
+    undisturbed = train(network(), loss, score, settings, LocalWorker(Folder(str(tmp_path / "a"))), 1)
+    stopped = undisturbed.history[-1][0]
+    assert undisturbed.step < stopped < settings.steps, "held-out rows stop it"
+    folder = Folder(str(tmp_path / "b"))
+    for death in ({"dies_at": 10}, {"dies_saved": 20}, {"dies_at": 30}, {"dies_saved": 40}, {"dies_at": stopped}):
+        with pytest.raises(Died):
+            train(network(), loss, score, settings, Mortal(folder, **death), 1)
+    resumed = train(network(), loss, score, settings, LocalWorker(folder), 1)
+    assert (resumed.history, resumed.step) == (undisturbed.history, undisturbed.step)
+    assert bytes_of(resumed) == bytes_of(undisturbed)
+
+
+def test_the_gradient_of_parts_is_that_of_their_mean(tmp_path: Path) -> None:
+    """Of 1/b sum (w x - y)^2 it is 2/b sum (w x - y) x; over k parts of b rows, the mean of k such, which is that of all k b rows."""
+    parts: list[Tensor] = []
+
+    def squares(module: nn.Module, generator: torch.Generator) -> Tensor:
+        rows = torch.randn(8, 4, generator=generator)
+        parts.append(rows)
+        return (module(rows[:, :3])[:, 0] - rows[:, 3]).square().mean()
+
+    line = nn.Linear(3, 1, bias=False)
+    before = line.weight.detach().clone()
+    trained = train(line, squares, None, replace(SETTINGS, steps=1, every=1, parts=5), LocalWorker(Folder(str(tmp_path))), 1)
+    rows = torch.cat(parts)
+    assert len(parts) == 5
+    assert len(rows.unique(dim=0)) == 40, "each part draws rows of its own"
+    off = rows[:, :3] @ before[0] - rows[:, 3]
+    assert line.weight.grad is not None
+    assert line.weight.grad[0].numpy() == pytest.approx((2 * off @ rows[:, :3] / len(rows)).numpy(), rel=1e-5)
+    assert trained.history[0][1] == pytest.approx(float(off.square().mean()), rel=1e-6)
+
+
+def test_minutes_make_a_checkpoint_at_the_next_check_and_steps_do_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter(range(0, 10_000, 60))
+    monkeypatch.setattr(loop, "monotonic", lambda: next(seconds))
+    worker = Mortal(Folder(str(tmp_path)))
+    # A clock that goes on a minute each time it is read, which it is at the start, at each check and at each checkpoint.
+    train(network(), loss, score, replace(SETTINGS, checkpoint=35, minutes=2.0), worker, 1)
+    assert worker.saved == [20, 35, 50]
+
+
+def test_bfloat16_multiplies_in_it_and_keeps_float32_weights(tmp_path: Path) -> None:
+    seen: set[torch.dtype] = set()
+
+    def watching(module: nn.Module, generator: torch.Generator) -> Tensor:
+        rows = torch.randn(32, 3, generator=generator)
+        made = module(rows)
+        seen.add(made.dtype)
+        return (made[:, 0].float() - rows.prod(1) - 2).square().mean()
+
+    def trained(dtype: torch.dtype) -> Trained:
+        seen.clear()
+        return train(network(), watching, score, replace(SETTINGS, dtype=dtype), LocalWorker(Folder(str(tmp_path / str(dtype)))), 1)
+
+    exact = trained(torch.float32)
+    assert seen == {torch.float32}
+    fast = trained(torch.bfloat16)
+    assert seen == {torch.bfloat16}
+    assert {array.dtype for array in fast.weights.values()} == {np.dtype(np.float32)}
+    assert fast.history[-1][1:] == pytest.approx(exact.history[-1][1:], rel=0.05)
+    assert fast.history != exact.history
+
+
+def test_a_score_leaves_running_means_and_weights_as_they_were(tmp_path: Path) -> None:
+    """A score is computed by the module itself, with averaged weights, and may move what a training module keeps of its batches."""
+
+    def normed() -> nn.Module:
+        return nn.Sequential(network(), nn.BatchNorm1d(1))
+
+    def careless(module: nn.Module) -> float:
+        return float(loss(module, torch.Generator().manual_seed(5)))
+
+    scored = train(normed(), loss, careless, SETTINGS, LocalWorker(Folder(str(tmp_path / "a"))), 1)
+    plain = train(normed(), loss, None, replace(SETTINGS, steps=scored.step), LocalWorker(Folder(str(tmp_path / "b"))), 1)
+    assert [entry[1] for entry in scored.history[: len(plain.history) - 1]] == [entry[1] for entry in plain.history[:-1]]
 
 
 def test_it_learns_and_the_seed_makes_the_weights(tmp_path: Path) -> None:

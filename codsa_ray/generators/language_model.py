@@ -41,10 +41,11 @@ from codsa_ray.nn.orders import IMBLLM, LABEL_FIRST, MODES, Orders, Run
 from codsa_ray.nn.row_loss import RowLoss, natural, needed
 from codsa_ray.nn.rows_as_text import RowsAsText
 from codsa_ray.nn.rows_as_tokens import RowsAsTokens
+from codsa_ray.nn.shards import shard
 from codsa_ray.nn.table_text import Tokenizer
 from codsa_ray.nn.told import Told
 from codsa_ray.nn.train import Score, Training, train
-from codsa_ray.nn.tuned import Tuned
+from codsa_ray.nn.tuned import Tuned, TunedInPlace
 from codsa_ray.seeds import rng_of, seed_of
 
 Form = RowsAsTokens | RowsAsText
@@ -71,7 +72,10 @@ class LanguageModel:
         drop: chance that the small decoder forgets a value while training.
         held_out: share of each region's rows kept for early stopping; 0 runs all steps.
         rows: rows kept in memory at most; beyond it large regions are thinned and weighted up again.
-        checkpoint: steps between checkpoints.
+        checkpoint, minutes: steps between checkpoints, and after how long there is one at the next held-out score all the same.
+        parts: pieces in which a step works through its rows, so that it needs the memory of one.
+        sharded: where several workers fit it, weights, average and moments are cut over them (FSDP2) and none holds the model whole but
+            for a block at a time: for a base that one GPU could not train. Drawing needs it whole.
         temperature: of drawing; below 1 rows are more alike.
         block: rows drawn at a time.
         gpus: GPUs of one worker; with 0 it fits and draws on CPUs.
@@ -91,6 +95,9 @@ class LanguageModel:
     held_out: float = 0.1
     rows: int = 1_000_000
     checkpoint: int = 500
+    minutes: float = 10.0
+    parts: int = 1
+    sharded: bool = False
     temperature: float = 1.0
     block: int = 2048
     gpus: float = 0.0
@@ -100,11 +107,13 @@ class LanguageModel:
             raise SettingError(f"a mode of {', '.join(MODES)}", repr(self.mode), "name one of them")
         if self.width % self.heads or self.temperature <= 0:
             raise SettingError("a width that heads divide and a temperature above 0", repr(self), "change the one that is not")
+        if self.parts < 1 or not 0 <= self.minutes < float("inf"):
+            raise SettingError("one part or more, and minutes of 0 or more", repr(self), "change the one that is not")
 
     @property
     def needs(self) -> Needs:
         """One core or the stated GPUs; the fit may be distributed."""
-        return Needs(gpus=self.gpus, block=self.block, distributed=True)
+        return Needs(gpus=self.gpus, block=self.block, distributed=True, sharded=self.sharded)
 
     @classmethod
     def tiny(cls) -> Self:
@@ -124,19 +133,19 @@ class LanguageModel:
         form: Form
         if base is None:
             form = RowsAsTokens.of(columns, known, data.regions, self.bins)
-            module: nn.Module = self._decoder(form, seed_of(data.seed, "network"))
         else:
-            form, module = RowsAsText.of(columns, known, data.regions, base.tokenizer), Tuned(base.model, base.names)
+            form = RowsAsText.of(columns, known, data.regions, base.tokenizer)
             base.check(form)
         rows = _told(learned, form)
         if self.mode == IMBLLM:
             wanted = np.minimum(np.ceil(data.regions.deficits), self.rows)
             rows = rows.joined(_told(between_rows(learned, columns, wanted, data.seed), form))
-        training, batch = self._training(len(form.ordered) > form.conditions)
         dtype, orders = gpu_dtype(worker.device), Orders(self.mode, form.conditions, form.ordered)
+        training, batch = self._training(len(form.ordered) > form.conditions, dtype)
         mass = natural(rows.region, rows.made, data.regions)
-        loss = RowLoss(form.costs(rows.told, dtype), mass, torch.from_numpy(rows.made), orders, batch, self.drop, worker)
-        score = self._score(loss, _told(held, form), form, data, dtype) if len(held) else None
+        loss = RowLoss(form.costs(rows.told), mass, torch.from_numpy(rows.made), orders, batch, self.drop, worker)
+        score = self._score(loss, _told(held, form), form, data) if len(held) else None
+        module = self._module(form, base, worker, dtype, data.seed)
         trained = train(module, loss, score, training, worker, seed_of(data.seed, "train"))
         if worker.rank == 0:
             plain, arrays = form.to_json()
@@ -173,15 +182,29 @@ class LanguageModel:
             torch.manual_seed(seed)
             return form.network(self.width, self.blocks, self.heads)
 
-    def _training(self, moves: bool) -> tuple[Training, int]:
+    def _module(self, form: Form, base: "_Base | None", worker: Worker, dtype: torch.dtype, seed: int) -> nn.Module:
+        """What is trained, cut over the workers where that is asked for and there are several."""
+        cut = self.sharded and worker.world > 1
+        if isinstance(form, RowsAsText):
+            assert base is not None
+            return (
+                TunedInPlace.cut(base.model, base.names, worker.device, dtype) if cut else Tuned(base.model.to(worker.device), base.names)
+            )
+        decoder = self._decoder(form, seed_of(seed, "network"))
+        if cut:
+            shard(decoder, worker.device, dtype)
+        return decoder
+
+    def _training(self, moves: bool, dtype: torch.dtype) -> tuple[Training, int]:
         """How long to train, not at all where no column moves, and on how many rows at a time."""
         steps, batch, rate = SMALL if self.base is None else ADAPTERS if self.lora else WEIGHTS
         steps, batch, rate = self.steps or steps, self.batch or batch, self.rate or rate
-        return Training(steps=steps if moves else 0, rate=rate, every=EVERY, patience=PATIENCE, checkpoint=self.checkpoint), batch
+        training = Training(steps if moves else 0, rate, every=EVERY, patience=PATIENCE, parts=self.parts, dtype=dtype)
+        return replace(training, checkpoint=self.checkpoint, minutes=self.minutes), -(-batch // self.parts)
 
-    def _score(self, loss: RowLoss, held: Told, form: Form, data: FitData, dtype: torch.dtype) -> Score:
+    def _score(self, loss: RowLoss, held: Told, form: Form, data: FitData) -> Score:
         mass, made = needed(held.region, data.regions), torch.zeros(len(held.region), dtype=torch.bool)
-        mine = replace(loss, costs=form.costs(held.told, dtype), mass=mass, made=made)
+        mine = replace(loss, costs=form.costs(held.told), mass=mass, made=made)
         count, seed = SCORED // (1 if self.base is None else 8), seed_of(data.seed, "held out")
         return lambda module: mine.score(module, count, seed)
 
@@ -235,7 +258,7 @@ class _Base:
     """A causal language model that transformers read.
 
     Args:
-        model: with adapters, in evaluation mode, on its device.
+        model: with adapters, in evaluation mode, on the CPU.
         names: of the parameters that are tuned.
         tokenizer: its own.
         mark: hash of the weights as they were read.
@@ -275,7 +298,7 @@ class _Base:
             if lora:
                 model = inject_adapter_in_model(LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear"), model)
         names = tuple(name for name, _ in model.named_parameters() if "lora_" in name or not lora)
-        model.to(device).eval().requires_grad_(False)
+        model.eval().requires_grad_(False)
 
         def encode(text: str) -> list[int]:
             return list(words.encode(text, add_special_tokens=False))

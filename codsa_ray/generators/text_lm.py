@@ -15,7 +15,7 @@ token of training texts. Not for: more than some ten thousand texts on CPUs, whe
 base handles rows of short values; texts from a base: not yet); texts whose meaning matters more than their words.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -102,14 +102,14 @@ class TextLm:
         rows = RowSequences.of(columns, learned, data.regions, self.bins, self.vocabulary, self.longest)
         dtype = gpu_dtype(worker.device)
         mass = natural(learned[REGION].to_numpy(), np.zeros(len(learned), dtype=bool), data.regions)
-        loss = LineLoss(rows.told(learned), mass, self.batch, worker, dtype)
+        loss = LineLoss(rows.told(learned), mass, self.batch, worker)
         score = None
         if len(held):
-            mine = LineLoss(rows.told(held), needed(held[REGION].to_numpy(), data.regions), self.batch, worker, dtype)
+            mine = LineLoss(rows.told(held), needed(held[REGION].to_numpy(), data.regions), self.batch, worker)
             seed = seed_of(data.seed, "held out")
             score = lambda module: mine.score(module, SCORED, seed)  # noqa: E731
         moves = bool((~loss.lines.open).any())
-        training = Training(self.steps if moves else 0, self.rate, every=EVERY, patience=PATIENCE)
+        training = Training(self.steps if moves else 0, self.rate, every=EVERY, patience=PATIENCE, dtype=dtype)
         module = Decoder(_network(self, rows, seed_of(data.seed, "network")), self.drop)
         trained = train(module, loss, score, training, worker, seed_of(data.seed, "train"))
         if worker.rank == 0:
@@ -189,14 +189,12 @@ class LineLoss:
         mass: (n,) float64 cumulative share of each row in a batch.
         batch: rows of a step, all workers together.
         worker: whose share it is.
-        dtype: of the network's sums.
     """
 
     lines: Lines
     mass: Tensor
     batch: int
     worker: Worker
-    dtype: torch.dtype = field(default=torch.float32)
 
     def __call__(self, module: nn.Module, generator: torch.Generator) -> Tensor:
         """Mean over the learned tokens of the rows rank, rank + world, ... of the global batch, which every worker draws alike."""
@@ -227,8 +225,7 @@ class LineLoss:
     def _costs(self, module: nn.Module, tokens: np.ndarray, learned: np.ndarray, keep: Tensor | None) -> Tensor:
         device = next(module.parameters()).device
         told, counted = (torch.from_numpy(part.astype(np.int64)).to(device) for part in (tokens, learned))
-        with torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32):
-            odds = module(told[:, :-1], None if keep is None else keep[:, :-1].to(device))
+        odds = module(told[:, :-1], None if keep is None else keep[:, :-1].to(device))
         costs = functional.cross_entropy(odds.float().flatten(0, 1), told[:, 1:].flatten(), reduction="none")
         return costs * counted[:, 1:].flatten()
 

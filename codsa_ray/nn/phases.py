@@ -1,5 +1,6 @@
 """Phases: one training after another behind one worker's checkpoints; knows no network and no data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,7 @@ class Phase:
         """Checkpoints under this training's name."""
         self.worker.save(self.first + step, arrays, {"phase": self.name, "before": self.before, "state": meta})
 
-    def resume(self) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
+    def resume(self) -> tuple[int, Mapping[str, np.ndarray], dict[str, Any]] | None:
         """This training's newest checkpoint, or None."""
         saved = self.worker.resume()
         if saved is None or saved[2]["phase"] != self.name:

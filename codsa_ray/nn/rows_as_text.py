@@ -51,7 +51,7 @@ class RowsAsText:
         """Per condition and column the (n,) texts of canonical rows."""
         return [np.array(texts, dtype=object) for texts in self.text.texts(table, region)]
 
-    def costs(self, told: list[np.ndarray], dtype: torch.dtype) -> Costs:
+    def costs(self, told: list[np.ndarray]) -> Costs:
         """Mean over the tokens of values, and of their ends, of minus the log-probability of told rows; texts forget nothing."""
 
         def costs(module: nn.Module, rows: np.ndarray, order: Tensor, counted: Tensor, keep: Tensor | None) -> Tensor:
@@ -62,8 +62,7 @@ class RowsAsText:
             tokens = torch.tensor([own + [0] * (longest - len(own)) for own, _ in spelled], device=device)
             mask = torch.tensor([[1] * len(own) + [0] * (longest - len(own)) for own, _ in spelled], device=device)
             learned = torch.tensor([on + [False] * (longest - len(on)) for _, on in spelled], device=device)[:, 1:]
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                scores = module(input_ids=tokens, attention_mask=mask).logits[:, :-1]
+            scores = module(input_ids=tokens, attention_mask=mask).logits[:, :-1]
             each = functional.cross_entropy(scores.float().transpose(1, 2), tokens[:, 1:], reduction="none")
             return (each * learned).sum(1) / learned.sum(1).clamp(min=1)
 

@@ -1,21 +1,27 @@
 """The one training loop: steps, averaged weights, held-out stops and checkpoints; knows no data and no cluster.
 
-Step t draws from a generator seeded by (seed, t) alone, so a resumed run needs no random state to end where an undisturbed one ends.
+Part p of step t draws from a generator seeded by (seed, t, p) alone. So a checkpoint holds the step, held-out scores, weights, their
+average, the best average and the optimizer's moments, and that is all: the rate is a function of the step, the sampler and its random
+state are made anew from the seed, and bfloat16 needs no loss scale.
 """
 
-import copy
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from codsa_ray.contracts import Worker
 from codsa_ray.nn.schedules import cosine
+from codsa_ray.nn.shards import Saved
+from codsa_ray.nn.weights import Weights, packed_moments, unpack_moments
 from codsa_ray.seeds import seed_of
 
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
@@ -36,6 +42,10 @@ class Training:
         every: steps between held-out scores.
         patience: held-out scores without a new best before the fit stops.
         checkpoint: steps between checkpoints.
+        minutes: after so many since the last one there is a checkpoint at the next held-out score. All processes go by the mean of
+            their clocks, which count from their own last checkpoint and so need not agree on the time.
+        parts: losses of which a step takes the mean, one after the other: the batch of `parts` losses in the memory of one.
+        dtype: bfloat16 multiplies in it (autocast) while weights, average and moments stay float32; float32 leaves losses as they are.
         slower: (start of parameter names, their share of the rate): layers that knew something before learn slower (Howard & Ruder 2018).
         untrained: the weights at the start are scored too, and kept where training brings nothing better.
     """
@@ -47,6 +57,9 @@ class Training:
     every: int = 100
     patience: int = 5
     checkpoint: int = 500
+    minutes: float = float("inf")
+    parts: int = 1
+    dtype: torch.dtype = torch.float32
     slower: tuple[tuple[str, float], ...] = ()
     untrained: bool = False
 
@@ -72,7 +85,8 @@ class Trained:
     """What a training gives.
 
     Args:
-        weights: the averaged weights of the best held-out score, or of the last step where nothing was scored.
+        weights: the averaged weights of the best held-out score, or of the last step where nothing was scored; of shards rank 0 alone
+            gets them, whole.
         step: the step they are of.
         history: [step, training loss, held-out loss if there is one] of each check.
     """
@@ -88,8 +102,9 @@ def train(module: nn.Module, loss: Loss, score: Score | None, settings: Training
     Every rank calls this with the same module, settings and seed; `loss` takes its own share of the global batch.
 
     Args:
-        module: float32 weights; `worker.prepare` may wrap it but must leave the parameters the module's own. Frozen ones stay as they are.
-        loss: of one step.
+        module: float32 weights, whole or cut by `shards.shard`; `worker.prepare` may wrap it but must leave the parameters the module's
+            own. Frozen ones stay as they are.
+        loss: of one part of a step.
         score: held-out loss, or None to run all steps.
         settings: how long and how fast.
         worker: where it runs, and where it saves.
@@ -99,98 +114,99 @@ def train(module: nn.Module, loss: Loss, score: Score | None, settings: Training
         The kept weights.
     """
     wrapped, optimizer = worker.prepare(module, partial(_optimizer, settings, [name for name, _ in module.named_parameters()]))
-    average = copy.deepcopy(module).requires_grad_(False)
-    state = _resumed(worker, module, average, optimizer)
-    device = next(module.parameters()).device
+    weights = Weights.of(module)
+    state = _resumed(worker, weights, optimizer)
     if settings.untrained and score is not None and not state.history:
-        _check(state, average, _loss(wrapped, loss, seed, "start", 0).detach(), score, worker, device)
+        with torch.no_grad(), _fast(weights, settings):
+            value = loss(wrapped, _drawing(seed, "start", 0))
+        _check(state, weights, value, score, settings, worker, 0.0)
+    saved = monotonic()
     while state.step < settings.steps and state.stale < settings.patience:
-        value = _advance(wrapped, loss, optimizer, state.step, settings, seed)
-        _follow(average, module, min(settings.average, (1 + state.step) / (10 + state.step)))
+        value = _advance(wrapped, weights, loss, optimizer, state.step, settings, seed)
+        weights.follow(min(settings.average, (1 + state.step) / (10 + state.step)))
         state.step += 1
+        due = state.step % settings.checkpoint == 0
         if state.step % settings.every == 0 or state.step == settings.steps:
-            _check(state, average, value, score, worker, device)
-        if state.step % settings.checkpoint == 0 and state.step < settings.steps:
-            worker.save(state.step, *_packed(state, module, average, optimizer))
-    weights = state.best or _arrays(average)
-    return Trained(weights, state.best_step if state.best else state.step, state.history)
+            minutes = _check(state, weights, value, score, settings, worker, (monotonic() - saved) / 60)
+            due = due or minutes >= settings.minutes
+        if due and state.step < settings.steps:
+            worker.save(state.step, *_packed(state, weights, optimizer, worker.rank == 0))
+            saved = monotonic()
+    kept = weights.gathered(state.best or weights.averages(), worker.rank == 0)
+    return Trained(kept, state.best_step if state.best else state.step, state.history)
 
 
 def _optimizer(settings: Training, names: list[str], parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """AdamW with one group for each share of the rate."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in zip(names, parameters, strict=True):
-        if parameter.requires_grad:
+        if parameter.requires_grad and parameter.numel():
             groups.setdefault(settings.share(name), []).append(parameter)
     return torch.optim.AdamW([{"params": own, "share": share} for share, own in groups.items()], lr=settings.rate, fused=True)
 
 
-def _loss(wrapped: nn.Module, loss: Loss, seed: int, purpose: str, step: int) -> Tensor:
-    return loss(wrapped, torch.Generator().manual_seed(seed_of(seed, purpose, step)))
+def _drawing(seed: int, *names: str | int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_of(seed, *names))
 
 
-def _advance(wrapped: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer, step: int, settings: Training, seed: int) -> Tensor:
+def _fast(weights: Weights, settings: Training) -> AbstractContextManager[Any]:
+    if settings.dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(weights.average[0].device.type, settings.dtype)
+
+
+def _advance(
+    wrapped: nn.Module, weights: Weights, loss: Loss, optimizer: torch.optim.Optimizer, step: int, settings: Training, seed: int
+) -> Tensor:
+    """One step by the gradient of the mean over its parts; returns that mean."""
     for group in optimizer.param_groups:
         group["lr"] = settings.rate * group["share"] * cosine(step, settings.steps, settings.warmup)
-    value = _loss(wrapped, loss, seed, "step", step)
     optimizer.zero_grad(set_to_none=True)
-    value.backward()
+    values = []
+    for part in range(settings.parts):
+        # Gradients of copies are summed over processes once a step. Those of shards are at every part: kept whole, they would need the
+        # memory that cutting saves.
+        alone = part + 1 < settings.parts and isinstance(wrapped, DistributedDataParallel)
+        with wrapped.no_sync() if alone else nullcontext():  # type: ignore[operator]
+            with _fast(weights, settings):
+                value = loss(wrapped, _drawing(seed, "step", step, *([part] if part else [])))
+            (value / settings.parts).backward()
+        values.append(value.detach())
     optimizer.step()
-    return value.detach()
+    return torch.stack(values).mean()
 
 
-@torch.no_grad()
-def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(module.parameters()), 1 - decay)
-    # Running means of batch norms and the like are averages already.
-    for kept, now in zip(average.buffers(), module.buffers(), strict=True):
-        kept.copy_(now)
-
-
-def _check(state: State, average: nn.Module, value: Tensor, score: Score | None, worker: Worker, device: torch.device) -> None:
-    # Averaged over ranks, so that all of them stop at the same step whatever their hardware rounds to.
-    told = torch.tensor([float(value), score(average) if score else float("nan")], dtype=torch.float64, device=device)
+def _check(state: State, weights: Weights, value: Tensor, score: Score | None, settings: Training, worker: Worker, minutes: float) -> float:
+    """Scores, notes and tells; returns the mean over processes of the minutes since their last checkpoint."""
+    held_out = float("nan")
+    if score is not None:
+        with weights.averaged() as module, torch.no_grad(), _fast(weights, settings):
+            held_out = score(module)
+    # Averaged over ranks, so that all of them stop and save at the same step whatever their hardware rounds to and their clocks show.
+    told = torch.tensor([float(value), held_out, minutes], dtype=torch.float64, device=weights.average[0].device)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(told)
         told /= torch.distributed.get_world_size()
-    training, held_out = told.tolist()
+    training, held_out, minutes = told.tolist()
     state.history.append([state.step, training, held_out] if score else [state.step, training])
     if score is not None:
         state.stale += 1
         if state.best_score is None or held_out < state.best_score:
-            state.stale, state.best_step, state.best_score, state.best = 0, state.step, held_out, _arrays(average)
+            state.stale, state.best_step, state.best_score, state.best = 0, state.step, held_out, weights.averages()
     worker.report(state.step, {"loss": training} | ({"held_out": held_out} if score else {}))
+    return minutes
 
 
-def _arrays(module: nn.Module) -> dict[str, np.ndarray]:
-    return {name: value.detach().cpu().numpy().copy() for name, value in module.state_dict().items()}
+def _packed(state: State, weights: Weights, optimizer: torch.optim.Optimizer, lead: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    return weights.packed(state.best, lead) | packed_moments(optimizer, lead), vars(replace(state, best={}))
 
 
-def _packed(
-    state: State, module: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    moments = {
-        f"{index}.{name}": value.cpu().numpy() for index, slots in optimizer.state_dict()["state"].items() for name, value in slots.items()
-    }
-    kinds = {"module": _arrays(module), "average": _arrays(average), "best": state.best, "optimizer": moments}
-    arrays = {f"{kind}/{name}": value for kind, values in kinds.items() for name, value in values.items()}
-    return arrays, vars(replace(state, best={}))
-
-
-def _resumed(worker: Worker, module: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> State:
-    saved = worker.resume()
-    if saved is None:
+def _resumed(worker: Worker, weights: Weights, optimizer: torch.optim.Optimizer) -> State:
+    found = worker.resume()
+    if found is None:
         return State()
-    _, arrays, meta = saved
-    kinds: dict[str, dict[str, np.ndarray]] = {"module": {}, "average": {}, "best": {}, "optimizer": {}}
-    for path, value in arrays.items():
-        kind, _, name = path.partition("/")
-        kinds[kind][name] = value
-    for target, kind in ((module, "module"), (average, "average")):
-        target.load_state_dict({name: torch.from_numpy(value) for name, value in kinds[kind].items()})
-    slots: dict[int, dict[str, Tensor]] = {}
-    for path, value in kinds["optimizer"].items():
-        index, _, name = path.partition(".")
-        slots.setdefault(int(index), {})[name] = torch.from_numpy(value)
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-    return State(**{**meta, "best": kinds["best"]})
+    _, arrays, meta = found
+    saved = Saved.of(arrays)
+    best = weights.unpack(saved)
+    unpack_moments(optimizer, saved)
+    return State(**{**meta, "best": best})

@@ -1,7 +1,6 @@
 """Tuned: the few weights of a large model that are trained, as a module of their own beside the frozen rest; knows no method.
 
-The training loop copies, averages and saves a module's parameters. Of a large model it then handles what is tuned and nothing else, and
-the model itself is never written to: its own weights are replaced for the length of a call.
+The training loop averages and saves a module's parameters. Of a large model it then handles what is tuned and nothing else.
 """
 
 from typing import Any
@@ -10,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from codsa_ray.nn.shards import shard
+
 
 class Tuned(nn.Module):
-    """Calls `model` with some of its weights replaced by the parameters of this module.
+    """Calls `model`, which is never written to, with some of its weights replaced by the parameters of this module for that time.
 
     Args:
         model: in evaluation mode, on its device.
@@ -26,13 +27,35 @@ class Tuned(nn.Module):
         weights = dict(model.named_parameters())
         self.weights = nn.ParameterList(nn.Parameter(weights[name].detach().float().clone()) for name in names)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Tuned":
-        twin = Tuned(self.around[0], self.names)
-        with torch.no_grad():
-            for mine, own in zip(twin.weights, self.weights, strict=True):
-                mine.copy_(own)
-        return twin.to(next(iter(self.weights)).device)
-
     def forward(self, **inputs: Tensor) -> Any:
         """What the model returns."""
         return functional_call(self.around[0], dict(zip(self.names, self.weights, strict=True)), kwargs=inputs)
+
+
+class TunedInPlace(nn.Module):
+    """Calls `model`, some of whose own weights are the parameters of this module, in the order that `Tuned` has them in.
+
+    Args:
+        model: in evaluation mode.
+        names: of the parameters that are trained.
+    """
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.around = (model,)
+        weights = dict(model.named_parameters())
+        self.weights = nn.ParameterList(weights[name] for name in names)
+
+    @staticmethod
+    def cut(model: nn.Module, names: tuple[str, ...], device: str, dtype: torch.dtype) -> "TunedInPlace":
+        """Of a model that no process could hold whole on its device: all its weights are cut over them, what is trained in float32."""
+        weights = dict(model.named_parameters())
+        for name in names:
+            weights[name].data = weights[name].data.float()
+            weights[name].requires_grad_(True)
+        shard(model, device, dtype)
+        return TunedInPlace(model, names)
+
+    def forward(self, **inputs: Tensor) -> Any:
+        """What the model returns."""
+        return self.around[0](**inputs)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from codsa_ray.contracts import Generator, Progress
-from codsa_ray.errors import PLUGIN_FAILURES
+from codsa_ray.errors import PLUGIN_FAILURES, InternalError
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job, plain
@@ -18,10 +18,13 @@ from codsa_ray.partition import Partition
 from codsa_ray.plugins import identity, name_of
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.seeds import fingerprint
+from codsa_ray.stages.cluster import RETRIES, plain_error
 from codsa_ray.stages.source import Source, source_identity
 
 VERSION = 1
 CHECKPOINT = "checkpoint"
+SPREAD_ROWS = 20_000
+"""Of a fold. Fits on fewer take one GPU each, side by side: a trainer needs 6 seconds to start, and there is one at a time."""
 CURRENT = "current.json"
 
 
@@ -176,7 +179,7 @@ def _run(
     if not waiting:
         return
     shared = ray.put((rows, partitions, source))
-    small = [fit for fit in waiting if not _spread(job, fit)]
+    small = [fit for fit in waiting if not spread_out(job, fit, partitions[fit.fold])]
     refs: dict[Any, FitJob] = {}
     while refs or small:
         # As many as there are workers: a fit uses one core, and more of them would only hold memory.
@@ -184,24 +187,43 @@ def _run(
             fit = small.pop(0)
             refs[_task(fit).remote(fit, shared)] = fit
         ready, _ = ray.wait(list(refs), num_returns=1)
-        yield refs.pop(ready[0]), ray.get(ready[0])
+        fit = refs.pop(ready[0])
+        yield fit, _got(ready[0], fit)
     for fit in waiting:
-        if _spread(job, fit):
+        if spread_out(job, fit, partitions[fit.fold]):
             from codsa_ray.stages.train import train_fit
 
             yield fit, train_fit(fit, rows, partitions[fit.fold].of_generator(fit.share), source, job)
 
 
-def _spread(job: Job, fit: FitJob) -> bool:
-    """Only a fit that can use several GPUs is worth a trainer's start-up."""
-    return fit.generator.needs.distributed and job.gpus > 1
+def _got(ref: Any, fit: FitJob) -> str | None:
+    import ray
+
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        raise plain_error(error) from error
+    except ray.exceptions.RayError as error:
+        raise InternalError(
+            f"a worker died {1 + RETRIES} times of fit {fit.name}; run again when mended, finished fits are kept"
+        ) from error
+
+
+def spread_out(job: Job, fit: FitJob, part: Partition) -> bool:
+    """Whether it is worth a trainer's start-up: what can use several GPUs on many rows, and what one GPU could not hold.
+
+    By the rows and not by what else is waiting: else a run that goes on would fit otherwise than one that was not disturbed.
+    """
+    needs = fit.generator.needs
+    large = needs.sharded or int(part.regions.counts.sum()) >= SPREAD_ROWS
+    return needs.distributed and job.gpus > 1 and large
 
 
 def _task(fit: FitJob) -> Any:
     import ray
 
     needs = fit.generator.needs
-    options: dict[str, Any] = {"num_cpus": needs.cpus, "max_retries": 2, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
+    options: dict[str, Any] = {"num_cpus": needs.cpus, "max_retries": RETRIES, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
     if needs.gpus:
         options["num_gpus"] = needs.gpus
     if needs.memory:

@@ -1,13 +1,19 @@
 """Train: one fit spread over the workers of a Ray Train TorchTrainer; knows no method."""
 
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import safe_open
 
+from codsa_ray.errors import PLUGIN_FAILURES, CodsaError, InternalError
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job
+from codsa_ray.nn.shards import is_shard
 from codsa_ray.partition import Partition
 from codsa_ray.rows import Rows
 from codsa_ray.stages.source import Source
@@ -15,8 +21,41 @@ from codsa_ray.stages.source import Source
 if TYPE_CHECKING:
     from codsa_ray.stages.fit import FitJob
 
+Workers = int | tuple[int, int]
+"""How many, or at least and at most: as many as there is room for, looked for again each time that some have to start."""
 FAILURES = 2
 CHECKPOINTS_KEPT = 2
+
+
+@dataclass(frozen=True, eq=False)
+class OnDisk(Mapping[str, np.ndarray]):
+    """Arrays of safetensors files, each read when it is asked for: of what many ranks saved, one needs little.
+
+    Args:
+        files: array -> path.
+    """
+
+    files: dict[str, Path]
+
+    @staticmethod
+    def of(folder: Path) -> "OnDisk":
+        """All arrays of all files directly inside."""
+        found: dict[str, Path] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, framework="numpy") as file:
+                found |= dict.fromkeys(file.keys(), path)
+        return OnDisk(found)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        with safe_open(self.files[name], framework="numpy") as file:
+            array: np.ndarray = file.get_tensor(name)
+            return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
 
 
 @dataclass
@@ -27,78 +66,105 @@ class TrainWorker:
     rank: int
     world: int
     device: str
+    held: ExitStack = field(default_factory=ExitStack)
 
     def prepare(self, module: Any, make_optimizer: Any) -> tuple[Any, Any]:
-        """Places and wraps the module (DistributedDataParallel when there are several workers)."""
+        """Places and wraps the module (DistributedDataParallel when there are several workers); one that is cut lies where it should."""
         from ray.train.torch import prepare_model
 
-        module = prepare_model(module)
+        if not any(map(is_shard, module.parameters())):
+            module = prepare_model(module)
         return module, make_optimizer(module.parameters())
 
     def save(self, step: int, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-        """Registers a checkpoint; rank 0 brings the files, the others wait."""
+        """Registers one checkpoint of all ranks: a file of each that brings arrays, and of rank 0 the state."""
         from ray import train
 
-        if self.rank:
-            train.report({"step": step})
-            return
+        self.held.close()
         with tempfile.TemporaryDirectory() as place:
             folder = Folder(place)
-            folder.write_arrays("state.safetensors", arrays)
-            folder.write_json("state.json", {"step": step, "meta": meta})
-            train.report({"step": step}, checkpoint=train.Checkpoint.from_directory(place))
+            if arrays:
+                folder.write_arrays(f"rank-{self.rank:05d}.safetensors", arrays)
+            if self.rank == 0:
+                folder.write_json("state.json", {"step": step, "meta": meta})
+            train.report({"step": step}, checkpoint=train.Checkpoint.from_directory(place) if folder.names() else None)
 
-    def resume(self) -> tuple[int, dict[str, np.ndarray], dict[str, Any]] | None:
-        """The newest registered checkpoint."""
+    def resume(self) -> tuple[int, Mapping[str, np.ndarray], dict[str, Any]] | None:
+        """The newest registered checkpoint, saved by any number of ranks; its files are let go by the next save or report."""
         from ray import train
 
         checkpoint = train.get_checkpoint()
         if checkpoint is None:
             return None
-        with checkpoint.as_directory() as place:
-            state = Folder(place).read_json("state.json")
-            return state["step"], Folder(place).read_arrays("state.safetensors"), state["meta"]
+        place = self.held.enter_context(checkpoint.as_directory())
+        state = Folder(place).read_json("state.json")
+        return state["step"], OnDisk.of(Path(place)), state["meta"]
 
     def report(self, step: int, metrics: dict[str, float]) -> None:
         """A barrier for all ranks; the numbers reach Ray Train's log."""
         from ray import train
 
+        self.held.close()
         train.report({"step": step, **metrics})
 
 
-def _loop(config: dict[str, Any]) -> None:
+def _loop(config: dict[str, Any]) -> Any:
+    """Fits; rank 0 returns what the fit has to say."""
     import torch
     from ray import train
 
     context = train.get_context()
     rows, part, source = config["rows"], config["part"], config["source"]
     device = "cuda" if config["gpu"] and torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        from ray.train.torch import get_device
+
+        torch.cuda.set_device(get_device())
     worker = TrainWorker(Folder(config["folder"]), context.get_world_rank(), context.get_world_size(), device)
     fold = config["fold"]
     related = source.data(fold, part) if source else None
-    config["generator"].fit(rows.training(fold, part.regions, part.rule, related, part.side), worker)
+    generator = config["generator"]
+    generator.fit(rows.training(fold, part.regions, part.rule, related, part.side), worker)
+    # What had to be cut is not read whole for a remark.
+    return [] if worker.rank or generator.needs.sharded else list(getattr(generator.load(worker.folder), "notice", ()))
 
 
-def _reason(error: Exception) -> str:
-    """What the first rank that failed raised, in one line."""
+def _reason(error: Exception, fit: "FitJob") -> str:
+    """What the plug-in raised on the first rank that failed, in one line.
+
+    Raises:
+        CodsaError: the machine failed, and not the plug-in. Where a rank died, others fail too, in waiting for it.
+    """
     failures = getattr(error, "worker_failures", None) or {0: error}
+    beyond = [failure for failure in failures.values() if not isinstance(failure, PLUGIN_FAILURES)]
+    if beyond and isinstance(beyond[0], CodsaError):
+        raise beyond[0] from error
+    if beyond:
+        said = "; ".join(f"rank {rank}: {' '.join(str(failures[rank]).split())[:200]}" for rank in sorted(failures))
+        raise InternalError(f"fit {fit.name} failed {1 + FAILURES} times, {said}; run again to go on from its last checkpoint") from error
     first = failures[min(failures)]
     return f"{type(first).__name__}: {' '.join(str(first).split())}"
 
 
-def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Source | None, job: Job, workers: int | None = None) -> str | None:
-    """Fits over `workers` Ray Train workers (as many as GPUs by default); a dead worker costs what came after the last checkpoint.
+def workers_of(job: Job) -> Workers:
+    """As many as GPUs; where fewer are enough, as many as there are."""
+    most = max(1, int(job.gpus))
+    return (min(job.least_gpus, most), most) if 0 < job.least_gpus < most else most
+
+
+def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Source | None, job: Job, workers: Workers | None = None) -> str | None:
+    """Fits over Ray Train workers (`workers_of` the job by default); a dead one costs what came after the last checkpoint.
 
     Returns:
         Why it could not be fitted, or None.
+
+    Raises:
+        CodsaError: workers died more often than is put up with, or could not do their part; the checkpoints are kept.
     """
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    manifest = fit.manifest
-    gpu = job.gpus > 0
-    # One name a fit, under the run's own folder: building the same trainer again goes on from its last checkpoint.
-    storage = (fit.folder / "train").address
+    manifest, gpu, workers = fit.manifest, job.gpus > 0, workers or workers_of(job)
     trainer = TorchTrainer(
         _loop,
         train_loop_config={
@@ -111,21 +177,29 @@ def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Source | None,
             "gpu": gpu,
         },
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=workers or max(1, int(job.gpus)), use_gpu=gpu, resources_per_worker={"CPU": 0.5, **({"GPU": 1} if gpu else {})}
-        ),
+        scaling_config=_scaling(fit, gpu, workers),
         run_config=RunConfig(
+            # One name a fit, under the run's own folder: building the same trainer again goes on from its last checkpoint.
             name="trainer",
-            storage_path=storage,
+            storage_path=(fit.folder / "train").address,
             failure_config=FailureConfig(max_failures=FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
         ),
     )
     try:
-        trainer.fit()
+        result: Any = trainer.fit()
     except TrainingFailedError as error:
+        reason = _reason(error, fit)
         fit.folder.delete("train")
-        return _reason(error)
+        return reason
     fit.folder.delete("train")
-    manifest.write(rows=int(part.regions.counts.sum()), workers=workers or int(job.gpus))
+    manifest.write(rows=int(part.regions.counts.sum()), workers=workers, notices=result.return_value or [])
     return None
+
+
+def _scaling(fit: "FitJob", gpu: bool, workers: Workers) -> Any:
+    from ray.train import ScalingConfig
+
+    needs, asked = fit.generator.needs, {"num_workers": workers}
+    each = {"CPU": 0.5, **({"GPU": 1} if gpu else {}), **({"memory": needs.memory} if needs.memory else {})}
+    return ScalingConfig(use_gpu=gpu, resources_per_worker=each, accelerator_type=needs.accelerator, **asked)  # type: ignore[arg-type]
