@@ -39,7 +39,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # Plug-ins that a page adds itself, in the block above its commands.
 EXAMPLES = {"docs/add-a-generator.md": ("generators", "independent_marginals"), "docs/add-a-learner.md": ("learners", "extra_trees")}
 # Words in code marks that end like files but lie in a run folder or are only named as examples.
-ELSEWHERE = re.compile(r"^(report|correction|verdict|job|inspect)\.(json|html)$|parquet|manifest\.json$")
+ELSEWHERE = re.compile(r"^(report|correction|verdict|job|inspect|progress|shards)\.(json|html)$|parquet|manifest\.json$")
 # The documents' job on a few rows: the settings that make it small change nothing of what the blocks show.
 LEARNER = "sklearn:sklearn.naive_bayes.GaussianNB"
 QUICK: dict[str, Any] = {"generator": ("bootstrap",), "learner": LEARNER, "trials": 1, "draws": 2, "folds": 2, "workers": 2}
@@ -183,7 +183,7 @@ def test_commands_are_ones_that_exist(page: str, words: list[str]) -> None:
     if words[0] == "make":
         assert f"\n{words[1]}:" in "\n" + (ROOT / "Makefile").read_text()
     elif arguments is None:
-        assert words[0] in ("python", "ray", "export"), words
+        assert words[0] in ("python", "ray", "export", "docker", "kubectl"), words
     else:
         options = parser().parse_args(arguments)
         if options.command == "augment":
