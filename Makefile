@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint types claims bench-main bench-speed bench-overhead bench-decisions bench-generators bench-where bench-scale audit rivals prior clean
+.PHONY: demo test test-all lint types claims bench-main bench-speed bench-overhead bench-decisions bench-generators bench-where bench-scale audit rivals prior chaos clean
 
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
@@ -59,6 +59,10 @@ rivals:
 
 prior: $(READY)
 	$(BIN)/python -m benchmarks.prior
+
+# Up to an hour; goes on where it was stopped.
+chaos: $(READY)
+	nice -n 10 $(BIN)/python -m benchmarks.chaos
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -90,8 +90,7 @@ def prepared(job: Job, place: str) -> Bench:
             pools.append(((name, fit.fold, draw, fit.share), pool, fit))
     drawer = MakeDrawer(rows, partitions)()
     for _, pool, fit in pools:
-        for shard in pool.shards:
-            drawer(ShardTask(shard, fit, pool.folder))
+        pool.record({shard.name: drawer(ShardTask(shard, fit, pool.folder))["record"] for shard in pool.shards})
     return Bench(rows, partitions, {key: pool for key, pool, _ in pools}, job.learner, job.allocator, f"{place}/cache")  # type: ignore[arg-type]
 
 

@@ -1,29 +1,15 @@
 """An address: the files that a path, a folder or a glob names on any pyarrow filesystem; knows no format."""
 
 import fnmatch
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from codsa_ray.errors import InputError
-from codsa_ray.folder import Folder
-
-
-@lru_cache(maxsize=8)
-def filesystem_of(address: str) -> tuple[pafs.FileSystem, str]:
-    """The filesystem and the path in it, which may be a glob."""
-    if not Folder(address).remote:
-        return pafs.LocalFileSystem(), os.path.abspath(address.removeprefix("file://"))
-    parts = urlsplit(address, allow_fragments=False)
-    # Only the root goes through pyarrow, which would refuse the glob as a URI.
-    filesystem, root = pafs.FileSystem.from_uri(parts._replace(path="/").geturl())
-    return filesystem, f"{root.rstrip('/')}/{unquote(parts.path).lstrip('/')}".rstrip("/")
+from codsa_ray.filesystem import filesystem_of, is_remote, said, told
 
 
 def files(address: str) -> list[pafs.FileInfo]:
@@ -82,18 +68,6 @@ def explained(shown: str, address: str) -> Iterator[None]:
     except PermissionError as error:
         raise InputError("a file that may be read", shown, "check its permissions") from error
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        wanted, do = "a whole, readable file", "write or copy it again"
-        if "filesystem type" in str(error):
-            wanted, do = "an address pyarrow can open", "give a path, or s3://, gs://, hdfs:// ..."
-        elif isinstance(error, OSError) and Folder(address).remote:
-            wanted, do = "a file within reach", "check the address and the network"
-        raise InputError(wanted, f"{shown}: {_reason(error, address)}", do) from error
-
-
-def _reason(error: BaseException, address: str) -> str:
-    text = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    parts = urlsplit(address) if "://" in address else None
-    for secret in (parts.netloc.rpartition("@")[0], parts.password, parts.username) if parts else ():
-        for spelled in {secret, unquote(secret or "")} - {"", None}:
-            text = text.replace(str(spelled), "***")
-    return text
+        if "filesystem type" in str(error) or (isinstance(error, OSError) and is_remote(address)):
+            raise InputError(*told(error, shown, address)) from error
+        raise InputError("a whole, readable file", f"{shown}: {said(error, address)}", "write or copy it again") from error

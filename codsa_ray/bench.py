@@ -161,7 +161,7 @@ class Bench:
     def _pool(self, generator: str, fold: int, draw: int, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         pool, schema = self.pools[generator, fold, draw, share], self.rows.schema(fold)
         columns = [schema.target, *(column.name for column in schema.features), REGION]
-        slim = [pool.place.read_table(shard.name, columns) for shard in pool.shards]
+        slim = list(pool.tables(columns))
         y = np.concatenate([schema.truth(table) for table in slim])
         region = np.concatenate([table[REGION].to_numpy() for table in slim])
         name = f"pool-{pool.key.id}-{fingerprint([shard.name for shard in pool.shards])}"

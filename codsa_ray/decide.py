@@ -307,10 +307,9 @@ def _gain(bench: _Bench, entries: Sequence[Entry], resamples: int, seed: int) ->
     a third of the rows, far too wide; instead the full-sample paired variance, averaged over the pairs that the resamples chose
     (heavy tails make the single selected pair look too sure), no group's variance below the pooled one, and Student's t with
     Satterthwaite's degrees of freedom.
-    Measured before entries were compared with their doubt, over 250 simulated data sets each (`benchmarks/decide_power.py`: 20 + 60
-    entries of equal true loss, six laws, four shapes with groups of 10 to 50 rows): `augment` in 0 to 3.6 %, percentiles in 0 to 23 %,
-    a naive paired t in 0 to 28 %. One of the 60 truly better by about .03: found in 6 to 42 % with 10 to 24 rare rows (percentiles 1
-    to 18 %), 72 to 98 % with 50 (35 to 92 %).
+    Over 250 simulated data sets each (`benchmarks/decide_power.py`: 20 + 60 entries of equal true loss, six laws, four shapes with
+    groups of 10 to 50 rows) it says `augment` in 0 to 3.2 %, percentiles in 0 to 23 %, a naive paired t in 0 to 28 %. One of the 60
+    truly better by about .03: found in 7 to 59 % with 10 to 24 rare rows (percentiles 1 to 35 %), 69 to 98 % with 50 (35 to 92 %).
     """
     sides = [np.array(side) for side in _sides(entries)]
     gains, pairs = [], []

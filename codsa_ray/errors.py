@@ -16,6 +16,10 @@ CodsaError                     every error this package raises on purpose
   OutOfTime          exit 3    the hours that the run was given are over; the same command goes on
 """
 
+import re
+
+CREDENTIALS = re.compile(r"://[^/\s@]+@")  # of an address that the user typed
+
 
 class CodsaError(Exception):
     """Base of the tree; `str(error)` is the one line a user reads."""
@@ -39,7 +43,7 @@ class UserError(CodsaError):
         super().__init__(wanted, got, do)
 
     def __str__(self) -> str:
-        return " ".join(f"wanted {self.wanted}; got {self.got}; {self.do}".split())
+        return CREDENTIALS.sub("://***@", " ".join(f"wanted {self.wanted}; got {self.got}; {self.do}".split()))
 
 
 class InputError(UserError):

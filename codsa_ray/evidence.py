@@ -330,6 +330,6 @@ def _drawn(bench: Bench, generator: str, rare: list[int], labels: np.ndarray, no
 def _first(pool: Pool, quota: np.ndarray) -> pa.Table:
     """The first rows of each region, as many as the quota or as there are, reading no other shard."""
     wanted = [s for s in pool.shards if any(part.start * pool.block < quota[part.region] for part in s.segments)]
-    table = pa.concat_tables([pool.place.read_table(shard.name) for shard in wanted])
+    table = pa.concat_tables(pool.tables(shards=wanted))
     region = table[REGION].to_numpy()
     return table.take(pa.array(prefix(region, np.minimum(quota, np.bincount(region, minlength=len(quota))))))

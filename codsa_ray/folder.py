@@ -4,9 +4,11 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +17,11 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from codsa_ray.errors import FolderError
+from codsa_ray.errors import DamagedError, FolderError
+from codsa_ray.filesystem import filesystem_of, is_remote, open_file, shown, told
 
 COMPRESSION = "zstd"
+TEMPORARY = ".tmp-"
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Folder:
     @property
     def remote(self) -> bool:
         """True when the address names an object store."""
-        return "://" in self.address and not self.address.startswith("file://")
+        return is_remote(self.address)
 
     @property
     def absolute(self) -> "Folder":
@@ -41,24 +45,39 @@ class Folder:
         return self if self.remote else Folder(self.local())
 
     def __truediv__(self, name: str) -> "Folder":
-        return Folder(f"{self.address.rstrip('/')}/{name}")
+        return Folder(self._joined(name))
+
+    def _joined(self, name: str) -> str:
+        if not self.remote:
+            return f"{self.address.rstrip('/')}/{name}"
+        place, mark, settings = self.address.partition("?")
+        return f"{place.rstrip('/')}/{quote(name)}{mark}{settings}"
 
     @property
     def shown(self) -> str:
         """The address without credentials, fit for logs."""
-        parts = urlsplit(self.address)
-        if not parts.scheme or "@" not in parts.netloc:
-            return self.address
-        return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2], query="").geturl()
+        return shown(self.address)
 
     def _open(self, name: str = "") -> tuple[pafs.FileSystem, str]:
-        address = f"{self.address.rstrip('/')}/{name}" if name else self.address
+        return filesystem_of(self._joined(name) if name else self.address)
+
+    @contextmanager
+    def _at(self, name: str = "") -> Iterator[tuple[pafs.FileSystem, str]]:
+        """The filesystem and the path in it for the block; what a store raises there after all its retries becomes one line.
+
+        Raises:
+            FolderError: no such file; a store that is out of reach, without the bucket, or closed to these credentials.
+        """
         try:
-            if self.remote:
-                return pafs.FileSystem.from_uri(address)
-            return pafs.LocalFileSystem(), os.path.abspath(address.removeprefix("file://"))
+            yield self._open(name)
+        except FileNotFoundError as error:
+            if self.remote and "AWS Error" in str(error):
+                raise FolderError(*told(error, self.shown, self.address)) from error
+            raise FolderError(f"{name} in {self.shown}", "no such file", "run the stage that writes it first") from error
         except (pa.ArrowInvalid, OSError) as error:
-            raise FolderError("an address pyarrow can open", self.shown, f"check it ({type(error).__name__})") from error
+            if not self.remote or (isinstance(error, pa.ArrowInvalid) and "filesystem type" not in str(error)):
+                raise
+            raise FolderError(*told(error, self.shown, self.address)) from error
 
     def local(self) -> str:
         """The absolute local path.
@@ -72,40 +91,46 @@ class Folder:
 
     def exists(self, name: str = "") -> bool:
         """True when the file or folder is there."""
-        filesystem, path = self._open(name)
-        return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
+        with self._at(name) as (filesystem, path):
+            return bool(filesystem.get_file_info(path).type != pafs.FileType.NotFound)
 
     def names(self) -> list[str]:
         """Names directly inside, sorted; empty when the folder is not there."""
-        filesystem, path = self._open()
-        found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-        return sorted(info.base_name for info in found)
+        return sorted(info.base_name for info in self._inside())
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file directly inside, by name; empty when the folder is not there."""
+        return {info.base_name: info.size for info in self._inside() if info.type == pafs.FileType.File}
+
+    def _inside(self) -> list[pafs.FileInfo]:
+        with self._at() as (filesystem, path):
+            return list(filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
 
     def make(self) -> "Folder":
         """Creates the folder (and parents); returns it."""
-        filesystem, path = self._open()
         if not self.remote:
-            filesystem.create_dir(path, recursive=True)
+            os.makedirs(self.local(), exist_ok=True)
         return self
 
     def delete(self, name: str = "") -> None:
         """Deletes a file or a whole folder inside this one, if it is there."""
-        filesystem, path = self._open(name)
-        kind = filesystem.get_file_info(path).type
-        if kind == pafs.FileType.Directory:
-            filesystem.delete_dir(path)
-        elif kind == pafs.FileType.File:
-            filesystem.delete_file(path)
+        with self._at(name) as (filesystem, path):
+            kind = filesystem.get_file_info(path).type
+            if kind == pafs.FileType.Directory:
+                filesystem.delete_dir(path)
+            elif kind == pafs.FileType.File:
+                filesystem.delete_file(path)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Writes one file so that a reader sees all of it or none."""
-        filesystem, path = self._open(name)
         if self.remote:
-            with filesystem.open_output_stream(path) as stream:
-                stream.write(data)
+            with self._at(name) as (filesystem, path), ThreadPoolExecutor(1) as other:
+                # Signals reach the main thread alone: one between opening and writing would put an empty object under the name.
+                other.submit(_put, filesystem, path, data).result()
             return
+        _, path = self._open(name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".tmp-")
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=TEMPORARY)
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(data)
@@ -123,15 +148,13 @@ class Folder:
         Raises:
             FolderError: the file is not there.
         """
-        filesystem, path = self._open(name)
-        try:
-            with filesystem.open_input_stream(path, compression=None) as stream:
-                return bytes(stream.read())
-        except FileNotFoundError as error:
-            raise self._gone(name) from error
-
-    def _gone(self, name: str) -> FolderError:
-        return FolderError(f"{name} in {self.shown}", "no such file", "run the stage that writes it first")
+        with self._at(name) as (filesystem, path):
+            while True:
+                with open_file(filesystem, path) as file:
+                    data = bytes(file.read())
+                # A store tells the size first and the bytes after it: of an object replaced in between they are cut.
+                if not self.remote or filesystem.get_file_info(path).size == len(data):
+                    return data
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes JSON, keys sorted, so that equal values are equal bytes; NaN and infinity are no JSON and raise ValueError."""
@@ -145,13 +168,17 @@ class Folder:
     def write_table(self, name: str, table: pa.Table) -> int:
         """Writes one parquet file (zstd); returns its bytes."""
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression=COMPRESSION)
+        pq.write_table(table, sink, compression=COMPRESSION, write_page_checksum=True)
         data = sink.getvalue().to_pybytes()
         self.write_bytes(name, data)
         return len(data)
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """Reads one parquet file."""
+        """Reads one parquet file.
+
+        Raises:
+            DamagedError: it is not whole.
+        """
         with self._parquet(name) as file:
             return file.read(columns=columns)
 
@@ -161,12 +188,16 @@ class Folder:
             for index in range(file.num_row_groups):
                 yield file.read_row_group(index)
 
-    def _parquet(self, name: str) -> pq.ParquetFile:
-        filesystem, path = self._open(name)
-        try:
-            return pq.ParquetFile(filesystem.open_input_file(path))
-        except FileNotFoundError as error:
-            raise self._gone(name) from error
+    @contextmanager
+    def _parquet(self, name: str) -> Iterator[pq.ParquetFile]:
+        with self._at(name) as (filesystem, path):
+            stream = open_file(filesystem, path)
+            try:
+                file = pq.ParquetFile(stream, page_checksum_verification=True)
+            except pa.ArrowInvalid as error:
+                raise DamagedError(f"{name} in {self.shown}: wanted a whole file; got a part; delete that folder and run again") from error
+            with file:
+                yield file
 
     def write_arrays(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Writes named arrays as safetensors: nothing that is read back is ever unpickled."""
@@ -175,3 +206,8 @@ class Folder:
     def read_arrays(self, name: str) -> dict[str, np.ndarray]:
         """Reads what `write_arrays` wrote."""
         return dict(load_tensors(self.read_bytes(name)))
+
+
+def _put(filesystem: pafs.FileSystem, path: str, data: bytes) -> None:
+    with filesystem.open_output_stream(path, compression=None) as stream:
+        stream.write(data)

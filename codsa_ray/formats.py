@@ -18,8 +18,9 @@ import pyarrow.fs as pafs
 import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
-from codsa_ray.address import explained, files, filesystem_of
+from codsa_ray.address import explained, files
 from codsa_ray.errors import InputError
+from codsa_ray.filesystem import filesystem_of, open_file, open_stream
 from codsa_ray.folder import Folder
 from codsa_ray.probes import Probe as Probe
 from codsa_ray.probes import Probed, flat
@@ -69,11 +70,11 @@ class Fragment:
 
     def open(self) -> Any:
         """The file, for random access."""
-        return filesystem_of(self.address)[0].open_input_file(self.path)
+        return open_file(filesystem_of(self.address)[0], self.path)
 
     def stream(self) -> Any:
         """The file's bytes in order, decompressed by its name."""
-        return filesystem_of(self.address)[0].open_input_stream(self.path)
+        return open_stream(filesystem_of(self.address)[0], self.path)
 
 
 def fragments(address: str) -> tuple[Fragment, ...]:

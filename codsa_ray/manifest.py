@@ -13,7 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from codsa_ray.errors import FolderError
-from codsa_ray.folder import Folder
+from codsa_ray.folder import TEMPORARY, Folder
+from codsa_ray.lease import leased
 from codsa_ray.seeds import fingerprint
 
 MANIFEST = "manifest.json"
@@ -57,8 +58,9 @@ class Manifest:
         return stored
 
 
-def claim(out: Folder) -> FileLock | None:
-    """Makes `out` a run folder of ours and locks it; the lock goes with the process, however that ends.
+@contextmanager
+def claimed(out: Folder) -> Iterator[None]:
+    """`out` made a run folder of ours and this process's alone for the block; what held it goes with the process, however that ends.
 
     Raises:
         FolderError: the folder holds something else, cannot be written, or another run is using it.
@@ -67,8 +69,27 @@ def claim(out: Folder) -> FileLock | None:
     if names and MARK not in names:
         raise FolderError("an empty folder or one of this program's runs", f"{out.shown} with {names[0]}", "choose another --out")
     if out.remote:
+        _mark(out, names)
+        with leased(out):
+            yield
+        return
+    lock = _locked(out)
+    try:
+        # The lock is ours: half-written files were left by a run that was killed.
+        for left in Path(out.local()).rglob(f"{TEMPORARY}*"):
+            left.unlink(missing_ok=True)
+        _mark(out, names)
+        yield
+    finally:
+        lock.release()
+
+
+def _mark(out: Folder, names: list[str]) -> None:
+    if MARK not in names:
         out.write_json(MARK, {"format": FORMAT})
-        return None
+
+
+def _locked(out: Folder) -> FileLock:
     try:
         os.makedirs(out.local(), exist_ok=True)
         lock = FileLock(os.path.join(out.local(), ".lock"))
@@ -79,30 +100,16 @@ def claim(out: Folder) -> FileLock | None:
         ) from error
     except OSError as error:
         raise FolderError("a folder that can be written", f"{out.shown}: {error.strerror}", "choose another --out") from error
-    if MARK not in names:
-        out.write_json(MARK, {"format": FORMAT})
     return lock
-
-
-@contextmanager
-def claimed(out: Folder) -> Iterator[None]:
-    """`out` locked by `claim` for the block."""
-    lock = claim(out)
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
 
 
 @contextmanager
 def scratch(out: Folder) -> Iterator[str]:
     """A folder on this machine that goes with the block; `out` is claimed."""
     mine = f"codsa-{fingerprint(out.address)}-"
-    if not out.remote:
-        # The lock is ours: what lies there was left by a run that was killed.
-        for left in Path(tempfile.gettempdir()).glob(f"{mine}*"):
-            shutil.rmtree(left, ignore_errors=True)
+    # The folder is ours: what lies there was left by a run that was killed.
+    for left in Path(tempfile.gettempdir()).glob(f"{mine}*"):
+        shutil.rmtree(left, ignore_errors=True)
     place = tempfile.mkdtemp(prefix=mine)
     try:
         yield place

@@ -77,9 +77,11 @@ def _apart(job: Job) -> None:
     """DATA's folder must not hold the run: a second run would read its own output."""
     for address in filter(None, (job.data, job.test, job.source)):
         if "://" in address or "://" in job.out:
-            continue
-        data, out = Path(address).resolve(), Path(job.out).resolve()
-        if data.is_dir() and (out == data or data in out.parents):
+            inside = f"{job.out}/".startswith(f"{address.rstrip('/')}/")
+        else:
+            data, out = Path(address).resolve(), Path(job.out).resolve()
+            inside = data.is_dir() and (out == data or data in out.parents)
+        if inside:
             raise FolderError("an --out outside DATA", f"{job.out} inside {address}", "choose another --out")
 
 

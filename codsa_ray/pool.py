@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from codsa_ray.errors import ShortOfRows
+from codsa_ray.errors import DamagedError, ShortOfRows
 from codsa_ray.fitdata import REGION
 from codsa_ray.folder import Folder
+from codsa_ray.record import Record, read_recorded
 from codsa_ray.seeds import fingerprint
 
 SHARD_ROWS = 65_536
+RECORDS = "shards.json"
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,43 @@ class Pool:
         if segments:
             yield Shard(self.key, tuple(segments))
 
-    def tables(self) -> Iterator[pa.Table]:
-        """Every shard's rows with `_region`, in the order of `shards`."""
-        for shard in self.shards:
-            yield self.place.read_table(shard.name)
+    def records(self) -> dict[str, Record]:
+        """What was written, by file name. Records that cannot be read vouch for nothing: what they named is drawn again."""
+        if not self.place.exists(RECORDS):
+            return {}
+        try:
+            return {name: Record(**value) for name, value in self.place.read_json(RECORDS).items()}
+        except (ValueError, TypeError, AttributeError):
+            return {}
+
+    def record(self, written: dict[str, Record]) -> None:
+        """Adds to the records."""
+        known = self.records() | written
+        self.place.write_json(RECORDS, {name: record.to_json() for name, record in known.items()})
+
+    def missing(self) -> list[Shard]:
+        """Shards that do not lie there with the rows of the plan and the size that was recorded; bytes are compared on reading."""
+        sizes, records = self.place.sizes(), self.records()
+
+        def there(shard: Shard) -> bool:
+            record = records.get(shard.name)
+            return record is not None and (record.rows, record.size) == (shard.blocks * self.block, sizes.get(shard.name))
+
+        return [shard for shard in self.shards if not there(shard)]
+
+    def tables(self, columns: list[str] | None = None, shards: Iterable[Shard] | None = None) -> Iterator[pa.Table]:
+        """Rows with `_region` of some shards, in their order; by default of all.
+
+        Raises:
+            DamagedError: a shard is not as it was written; it was taken away, so that a run which goes on draws it again.
+        """
+        records = self.records()
+        for shard in self.shards if shards is None else shards:
+            try:
+                yield read_recorded(self.place, shard.name, records.get(shard.name), columns)
+            except DamagedError:
+                self.place.delete(shard.name)
+                raise
 
     def take(self, counts: np.ndarray) -> pa.Table:
         """The first counts[k] rows of each region k, regions in order.

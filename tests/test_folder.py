@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pytest
 
 from codsa_ray import folder as module
@@ -42,6 +41,9 @@ def test_what_is_written_is_read(folder: Folder) -> None:
         assert again[key].dtype == wanted.dtype
         assert np.array_equal(again[key], wanted)
     assert folder.names() == ["a", "t.parquet", "v.json", "w.safetensors"]
+    assert folder.sizes() == {name: len(folder.read_bytes(name)) for name in ("t.parquet", "v.json", "w.safetensors")}
+    (folder / ODD).write_bytes(ODD, b"odd")
+    assert ((folder / ODD).names(), (folder / ODD).read_bytes(ODD)) == ([ODD], b"odd")
 
 
 def test_equal_values_are_equal_bytes(folder: Folder) -> None:
@@ -63,7 +65,7 @@ def test_presence_names_and_deletion(folder: Folder) -> None:
     assert folder.names() == []
     folder.delete()
     assert folder.make() == folder
-    assert folder.exists()
+    assert folder.exists() is not folder.remote, "a store has no empty folders"
     (folder / "sub").write_bytes("x", b"1")
     folder.write_bytes("y", b"2")
     assert (folder / "sub").exists("x")
@@ -147,29 +149,6 @@ def test_an_address_that_cannot_be_opened_is_a_folder_error_without_credentials(
     with pytest.raises(FolderError) as caught:
         Folder(address).exists()
     assert "secret" not in str(caught.value)
-
-
-def test_object_stores_take_the_same_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through pyarrow's filesystem interface alone (a sub-tree of the local one stands in for a bucket)."""
-    (tmp_path / "bucket").mkdir()
-    store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
-
-    def opened(self: Folder, name: str = "") -> tuple[pafs.FileSystem, str]:
-        path = self.address.removeprefix("s3://") + (f"/{name}" if name else "")
-        if name:
-            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        return store, path
-
-    monkeypatch.setattr(Folder, "_open", opened)
-    folder = Folder("s3://bucket/run")
-    assert folder.make().names() == []
-    folder.write_json("a.json", [1])
-    folder.write_table("b.parquet", pa.table({"x": [1]}))
-    assert folder.read_json("a.json") == [1]
-    assert folder.read_table("b.parquet")["x"].to_pylist() == [1]
-    assert folder.names() == ["a.json", "b.parquet"]
-    folder.delete("a.json")
-    assert not folder.exists("a.json")
 
 
 def test_folders_travel_between_processes(tmp_path: Path) -> None:

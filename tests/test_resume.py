@@ -54,11 +54,11 @@ def mortal(monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
 
 
 def test_a_run_that_dies_again_and_again_ends_with_the_same_bytes(finished: Report, here: None, tmp_path: Path) -> None:
-    """Every seventh write is torn in the middle, whatever stage it is in, until the run has come to its end."""
+    """Every eleventh write is torn in the middle, whatever stage it is in, until the run has come to its end."""
     job, deaths, report = runs.job(finished.facts["job"]["data"], tmp_path / "run"), 0, None
     while report is None:
         with pytest.MonkeyPatch.context() as patch:
-            mortal(patch, 7)
+            mortal(patch, 10)
             try:
                 report = run(job)
             except Killed:

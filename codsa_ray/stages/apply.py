@@ -9,18 +9,21 @@ import pyarrow as pa
 
 from codsa_ray.candidates import Candidate
 from codsa_ray.contracts import Progress
+from codsa_ray.errors import InternalError
 from codsa_ray.fitdata import REGION, ROW
 from codsa_ray.folder import Folder
 from codsa_ray.manifest import Manifest
 from codsa_ray.partition import Partition
 from codsa_ray.plan import Plan
 from codsa_ray.pool import Pool, prefix
+from codsa_ray.record import Record, as_recorded, write_recorded
 from codsa_ray.rows import FINAL, FOLD, GROUP, Rows, region_of
 from codsa_ray.shipped import real_weights
 from codsa_ray.stages.cluster import spread
 
-VERSION = 1
+VERSION = 2
 FEW_ROWS = 250_000
+FEW_BYTES = 256 * 2**20
 MARKS = ("_synthetic", "_region", "_weight", "_draw")
 
 
@@ -43,6 +46,9 @@ class Output:
     start: tuple[int, ...] = ()
     take: tuple[int, ...] = ()
 
+    def __str__(self) -> str:
+        return f"file {self.name} of augmented/"
+
 
 @dataclass(frozen=True)
 class Writer:
@@ -55,11 +61,9 @@ class Writer:
     weights: tuple[float, ...]
     folder: Folder
 
-    def __call__(self, output: Output) -> int:
-        """Writes one file; returns its rows."""
-        table = self._real(output.part) if output.part else self._drawn(output)
-        self.folder.write_table(output.name, table)
-        return len(table)
+    def __call__(self, output: Output) -> Record:
+        """Writes one file."""
+        return write_recorded(self.folder, output.name, self._real(output.part) if output.part else self._drawn(output))
 
     def _real(self, part: str) -> pa.Table:
         rows, split = (self.rows.folder / "rows").read_table(part), (self.rows.folder / "split").read_table(part)
@@ -74,7 +78,7 @@ class Writer:
 
     def _drawn(self, output: Output) -> pa.Table:
         pool = self.pools[output.draw]
-        table = pool.place.read_table(pool.shards[output.shard].name)
+        (table,) = pool.tables(shards=[pool.shards[output.shard]])
         table = table.take(pa.array(prefix(table[REGION].to_numpy(), output.take)))
         region = table[REGION].to_numpy()
         weights = [part[start : start + take] for part, start, take in zip(self.plan.row_weights(), output.start, output.take, strict=True)]
@@ -91,6 +95,18 @@ class Writer:
         for name, column in zip(MARKS, columns, strict=True):
             table = table.append_column(name, column)
         return table
+
+
+@dataclass(frozen=True)
+class Check:
+    """Compares written files with their records."""
+
+    folder: Folder
+    records: dict[str, Record]
+
+    def __call__(self, name: str) -> bool:
+        """True when the file is as it was written."""
+        return as_recorded(self.folder, name, self.records[name])
 
 
 def outputs(rows: Rows, pools: tuple[Pool, ...], plan: Plan) -> list[Output]:
@@ -129,25 +145,50 @@ def apply(
 ) -> dict[str, Any]:
     """Writes `augmented/`: real training rows as they came and the plan's synthetic rows, with MARKS.
 
+    What was written before stays, if every file is still as it was recorded.
+
     Returns:
-        rows_in (real), rows_out (all), synthetic, generator (identity, "" where nothing was drawn).
+        rows_in (real), rows_out (all), synthetic, generator (identity, "" where nothing was drawn), files (name -> record).
+
+    Raises:
+        InternalError: what was written is not the plan.
     """
     folder = out / "augmented"
     manifest = Manifest(out / "apply", {"version": VERSION, "plan": plan.to_json(), "candidate": candidate.to_json(), "on": depends})
     stored = manifest.read()
-    if stored:
+    if stored and _whole(folder, stored["files"], workers):
         return {**stored, "reused": True}
     manifest.clear()
     folder.delete()
     left = partition.of_learner(candidate.share)
-    work: Callable[[Output], int] = Writer(rows, left, pools, plan, _weights(rows, candidate), folder)
+    work: Callable[[Output], Record] = Writer(rows, left, pools, plan, _weights(rows, candidate), folder)
     files = outputs(rows, pools, plan)
-    written: dict[int, int] = {}
-    for index, count in spread(files, lambda: work, workers, here=sum(rows.group_counts(FINAL)) + plan.size * plan.draws <= FEW_ROWS):
-        written[index] = count
+    written: dict[int, Record] = {}
+    for index, record in spread(files, lambda: work, workers, here=sum(rows.group_counts(FINAL)) + plan.size * plan.draws <= FEW_ROWS):
+        written[index] = record
         progress("apply", len(written), len(files))
-    real = sum(count for index, count in written.items() if files[index].part)
-    total = sum(written.values())
-    assert total - real == plan.size * plan.draws, "exactly the plan was written"
-    facts = {"rows_in": real, "rows_out": total, "synthetic": total - real, "generator": candidate.generator}
+    records = {files[index].name: record for index, record in sorted(written.items())}
+    real = sum(records[output.name].rows for output in files if output.part)
+    total = sum(record.rows for record in records.values())
+    _compare(folder, records, (real, total - real), (int(rows.group_counts(FINAL).sum()), plan.size * plan.draws))
+    stored = {name: record.to_json() for name, record in records.items()}
+    facts = {"rows_in": real, "rows_out": total, "synthetic": total - real, "generator": candidate.generator, "files": stored}
     return {**manifest.write(**facts), "reused": False}
+
+
+def _compare(folder: Folder, records: dict[str, Record], written: tuple[int, int], asked: tuple[int, int]) -> None:
+    """(real, drawn) rows, and what lies there, against the plan."""
+    if written != asked:
+        raise InternalError(f"wanted {asked[0]} real and {asked[1]} drawn rows in {folder.shown}; wrote {written}; run again")
+    if folder.sizes() != {name: record.size for name, record in records.items()}:
+        raise InternalError(f"wanted the {len(records)} files that were written in {folder.shown}; got others; run again")
+
+
+def _whole(folder: Folder, files: dict[str, Any], workers: int) -> bool:
+    """True when every file is as it was recorded; sizes are compared first."""
+    records, sizes = {name: Record(**value) for name, value in files.items()}, folder.sizes()
+    if any(sizes.get(name) != record.size for name, record in records.items()):
+        return False
+    check: Callable[[str], bool] = Check(folder, records)
+    here = sum(record.size for record in records.values()) <= FEW_BYTES
+    return all([same for _, same in spread(list(records), lambda: check, workers, here=here)])

@@ -21,6 +21,8 @@ BEFORE_IMPORT = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Where two tasks fail, the first one's error is raised; the other's would be printed after it.
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
 }
 EMBEDDED = {
     "RAY_AUTH_MODE": "disabled",
@@ -30,6 +32,7 @@ EMBEDDED = {
 # Logical CPUs beyond the cores: pipelines of actors and tasks must never wait for each other's last CPU.
 EXTRA_CPUS = 2
 RETRIES = 2
+IN_FLIGHT = 2
 
 
 def connect(address: str | None = None, workers: int | None = None) -> None:
@@ -95,8 +98,10 @@ def _quiet_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    for name in ("ray.data", "ray.train", "ray.tune"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    # What a trial raises is raised again when the search ends, and what ends a worker is an item that `spread` tries again and then names.
+    for name in ("ray.data", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 class _Call:
@@ -113,9 +118,18 @@ class _Call:
         index = int(row["item"])
         try:
             return {"index": index, "result": cloudpickle.dumps(self.work(self.items[index]))}
-        except CodsaError as error:
-            # Ours travel as values: inside Ray's own error they would lose their type and their exit code.
-            return {"index": index, "result": cloudpickle.dumps(error)}
+        except (Exception, SystemExit) as error:
+            # As values: inside Ray's own error ours would lose their type and exit code, and what Ray ignores is then a dead worker only.
+            return {"index": index, "result": cloudpickle.dumps(plain_error(error))}
+
+
+def plain_error(error: BaseException) -> CodsaError:
+    """One of ours as it is, out of Ray's wrapping; anything else as an InternalError of one line."""
+    error = getattr(error, "cause", None) or error
+    if isinstance(error, CodsaError):
+        return error
+    said = (str(error).strip().splitlines() or [""])[-1]
+    return InternalError(f"a worker failed: {type(error).__name__}: {said}; run again when mended, finished parts are kept")
 
 
 def spread(
@@ -123,8 +137,10 @@ def spread(
 ) -> Iterator[tuple[int, Any]]:
     """Runs `make()` once per actor and its result on every item, through Ray Data, as results come.
 
+    Items whose worker died are tried again one to a worker, so that one that kills it each time takes no other down with it.
+
     Args:
-        items: what to work on; small (descriptions, not rows).
+        items: what to work on; small (descriptions, not rows). An error names them by `str`.
         make: builds the work inside an actor.
         workers: actors at most.
         here: run in this process: what takes less than the seconds that actors need to start.
@@ -134,43 +150,53 @@ def spread(
         (index of the item, result), in no order.
 
     Raises:
-        CodsaError: what the work raised; InternalError: a worker died more than RETRIES times, or results are missing.
+        CodsaError: what the work raised. InternalError: it failed otherwise, or its worker died each time.
     """
-    import ray
-    import ray.cloudpickle as cloudpickle
-
     if here:
         work = make()
         yield from ((index, work(item)) for index, item in enumerate(items))
-    if here or not items:
         return
-    resources.setdefault("num_cpus", 0.9)
-    size = min(workers, len(items))
+    left = dict(enumerate(items))
+    for in_flight in (IN_FLIGHT, 1):
+        for index, result in _spread(dict(left), make, workers, in_flight, resources) if left else ():
+            if left.pop(index, None) is not None:
+                yield index, result
+    if left:
+        first = next(iter(left.values()))
+        others = f" and of {len(left) - 1} others" if len(left) > 1 else ""
+        raise InternalError(f"a worker died {2 * (1 + RETRIES)} times of {first}{others}; run again when mended, finished parts are kept")
+
+
+def _spread(
+    items: dict[int, Any], make: Callable[[], Callable[[Any], Any]], workers: int, in_flight: int, resources: dict[str, Any]
+) -> Iterator[tuple[int, Any]]:
+    """Those results that come back; what is missing then, killed its worker more than RETRIES times."""
+    import ray
+    import ray.cloudpickle as cloudpickle
+
     # A list around the reference keeps Ray from resolving it into every constructor call's arguments.
-    indices = ray.data.from_items(list(range(len(items))), override_num_blocks=len(items))
+    indices = ray.data.from_items(list(items), override_num_blocks=len(items))
     with warnings.catch_warnings():
         # Ray 2.60 announces named parameters instead of these two, but has no names for them yet.
         warnings.simplefilter("ignore", DeprecationWarning)
         dataset = indices.map(
             _Call,  # type: ignore[arg-type]
-            fn_constructor_args=[make, [ray.put(list(items))]],
-            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
-            max_restarts=RETRIES,
+            fn_constructor_args=[make, [ray.put(items)]],
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(items)), max_tasks_in_flight_per_actor=in_flight),
+            # A node that goes takes its actors along however often; what ends is the tries of an item.
+            max_restarts=-1,
             max_task_retries=RETRIES,
-            **resources,
+            **{"num_cpus": 0.9, **resources},
         )
-    seen = 0
+    dataset.context.max_errored_blocks = -1
     try:
         for row in dataset.iter_rows():
             result = cloudpickle.loads(row["result"])
             if isinstance(result, CodsaError):
                 raise result
-            seen += 1
             yield int(row["index"]), result
     except (ray.exceptions.RayError, RuntimeError, ValueError) as error:
-        raise InternalError(f"a worker failed: {str(error).strip().splitlines()[-1]}; run again, finished parts are kept") from error
-    if seen != len(items):
-        raise InternalError(f"{len(items)} parts were asked for, {seen} came back; run again, finished parts are kept")
+        raise plain_error(error) from error
 
 
 def resources() -> dict[str, float]:

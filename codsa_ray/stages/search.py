@@ -12,16 +12,18 @@ from typing import Any
 
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
-from codsa_ray.contracts import Progress
-from codsa_ray.errors import PLUGIN_FAILURES, InternalError, OutOfTime
+from codsa_ray.contracts import Needs, Progress
+from codsa_ray.errors import PLUGIN_FAILURES, InternalError, OutOfTime, UserError
 from codsa_ray.folder import Folder
 from codsa_ray.outcomes import Outcome, Pruned, Table, outcome_of, read_outcome, write_outcome, write_truth
 from codsa_ray.pruning import Reference, hopeless, prunable, scored
+from codsa_ray.stages.cluster import plain_error
 from codsa_ray.stages.strategy import Batches
 from codsa_ray.trial import Scores, run_trial
 
 VERSION = 2
 METRIC = "done"
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 LONGEST_REST, LOOK = 10.0, 0.1  # seconds; the first bounds how long a worker waits for a trial that died
 
 
@@ -220,6 +222,7 @@ def try_all(trial: Trial, candidates: list[Candidate], workers: int, progress: P
 
 def _tune(trial: Trial, feed: Feed, workers: int) -> None:
     from ray import tune
+    from ray.tune.execution import class_cache
     from ray.tune.search import Searcher
 
     class Ask(Searcher):
@@ -255,9 +258,11 @@ def _tune(trial: Trial, feed: Feed, workers: int) -> None:
         def restore(self, checkpoint_path: str) -> None:
             """Nothing to restore."""
 
+    # Tune would hand these to every trial in a runtime environment, which Ray's agents log in clear; every node has its own.
+    class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
     with tempfile.TemporaryDirectory() as place:
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_trainable, trial=trial), {"cpu": trial.bench.learner.needs.cpus * 0.9}),
+            tune.with_resources(tune.with_parameters(_trainable, trial=trial), _resources(trial.bench.learner.needs)),
             tune_config=tune.TuneConfig(
                 search_alg=Ask(feed), num_samples=-1, max_concurrent_trials=workers, reuse_actors=True, metric=METRIC, mode="min"
             ),
@@ -269,8 +274,20 @@ def _tune(trial: Trial, feed: Feed, workers: int) -> None:
         if feed.up is not None:
             raise feed.up
         if results.num_errors:
+            cause = plain_error(results.errors[0])
+            if isinstance(cause, UserError):
+                raise cause
             last = str(results.errors[0]).strip().splitlines()[-1]
             raise InternalError(f"{results.num_errors} trials died: {last}; run again, finished ones are kept")
+
+
+def _resources(needs: Needs) -> dict[str, float]:
+    """Of one trial, as Ray names them: what an autoscaler brings nodes for."""
+    found = {"cpu": needs.cpus * 0.9, "gpu": needs.gpus, "memory": float(needs.memory)}
+    if needs.accelerator:
+        # A sliver of the mark that nodes with such a device bear.
+        found[f"accelerator_type:{needs.accelerator}"] = 0.001
+    return {name: amount for name, amount in found.items() if amount}
 
 
 def _trainable(config: dict[str, Any], trial: Trial) -> None:

@@ -1,5 +1,7 @@
 """Synthesize: pools of synthetic rows, drawn block by block by Ray Data actors and written once; knows no method."""
 
+import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,18 +11,22 @@ import pyarrow as pa
 
 from codsa_ray.contracts import FittedGenerator, Progress
 from codsa_ray.draw import draw_block
-from codsa_ray.errors import PLUGIN_FAILURES, InternalError
+from codsa_ray.errors import PLUGIN_FAILURES, InternalError, PluginError
 from codsa_ray.fitdata import REGION
 from codsa_ray.folder import Folder
 from codsa_ray.partition import Partition
 from codsa_ray.pool import Pool, Shard
+from codsa_ray.record import Record, write_recorded
 from codsa_ray.rows import GROUP, Rows, region_of
 from codsa_ray.seeds import seed_of
 from codsa_ray.stages.cluster import spread
 from codsa_ray.stages.fit import FitJob
+from codsa_ray.stages.metrics import drew
 
 REDRAWN = b"redrawn"
 FEW_ROWS = 20_000
+KEEP_SECONDS = 2.0
+"""How long shards of a large pool may go unrecorded: a driver that dies costs that much drawing, as only recorded ones are kept."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,9 @@ class ShardTask:
     shard: Shard
     fit: FitJob
     folder: Folder
+
+    def __str__(self) -> str:
+        return f"shard {self.shard.name} of pool {self.shard.key.id}"
 
 
 @dataclass
@@ -41,17 +50,16 @@ class Drawer:
     loaded: dict[str, FittedGenerator] = field(default_factory=dict)
 
     def __call__(self, task: ShardTask) -> dict[str, Any]:
-        """Writes the shard unless it is there; returns rows, redrawn rows, or why it could not be drawn."""
-        shard, place = task.shard, task.folder / task.shard.key.id
-        if place.exists(shard.name):
-            return {"rows": 0, "redrawn": 0}
+        """Writes the shard; returns its record and its redrawn rows, or why it could not be drawn. Drawn twice, it is the same bytes."""
+        started = time.perf_counter()
         try:
             tables, redrawn = self._draw(task)
         except PLUGIN_FAILURES as error:
-            return {"rows": 0, "redrawn": 0, "short": f"{type(error).__name__}: {' '.join(str(error).split())}"}
-        table = pa.concat_tables(tables)
-        place.write_table(shard.name, table.replace_schema_metadata({REDRAWN: str(redrawn).encode()}))
-        return {"rows": len(table), "redrawn": redrawn}
+            return {"short": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+        table = pa.concat_tables(tables).replace_schema_metadata({REDRAWN: str(redrawn).encode()})
+        record = write_recorded(task.folder / task.shard.key.id, task.shard.name, table)
+        drew(task.shard.key.generator, record.rows, task.shard.blocks, redrawn, time.perf_counter() - started)
+        return {"record": record, "redrawn": redrawn}
 
     def _draw(self, task: ShardTask) -> tuple[list[pa.Table], int]:
         key, part = task.shard.key, self.partitions[task.shard.key.fold]
@@ -62,6 +70,8 @@ class Drawer:
             for block in range(segment.start, segment.stop):
                 seed = seed_of(key.seed, "draw", key.generator, key.share, key.fold, key.draw, segment.region, block)
                 table, again = draw_block(fitted, schema, part.regions, segment.region, seed, self._assign(part))
+                if len(table) != task.fit.generator.needs.block:
+                    raise PluginError(f"wanted blocks of {task.fit.generator.needs.block} rows; got {len(table)}; check the generator")
                 tables.append(table.append_column(REGION, pa.array(np.full(len(table), segment.region, dtype=np.int32))))
                 redrawn += again
         return tables, redrawn
@@ -108,30 +118,56 @@ def synthesize(
     gpus: float,
     progress: Progress,
 ) -> Drawn:
-    """Draws every shard of every pool that is not there yet; the manifest of what was asked is checked against what lies there.
+    """Draws every shard that is not recorded and there; what lies there then is compared with what was asked for.
 
     Raises:
-        InternalError: shards are missing afterwards.
+        InternalError: a worker died of the same shard again and again (it is named), or shards are missing afterwards; the others are kept.
     """
-    tasks = [
-        ShardTask(shard, fit, pool.folder)
-        for pool, fit in pools
-        for names in [set(pool.place.names())]
-        for shard in pool.shards
-        if shard.name not in names
-    ]
-    total, drawn, redrawn = sum(task.shard.blocks * task.fit.generator.needs.block for task in tasks), 0, 0
+    tasks = [(pool, ShardTask(shard, fit, pool.folder)) for pool, fit in pools for shard in pool.missing()]
+    total, drawn, redrawn = sum(task.shard.blocks * pool.block for pool, task in tasks), 0, 0
     reasons: dict[int, str] = {}
-    found = spread(tasks, MakeDrawer(rows, partitions), workers, here=total <= FEW_ROWS and not gpus, **_resources(tasks, gpus))
-    for index, result in found:
-        drawn, redrawn = drawn + result["rows"], redrawn + result["redrawn"]
-        if "short" in result:
-            reasons[index] = result["short"]
-        progress("synthesize", drawn, total)
+    here, work = total <= FEW_ROWS and not gpus, [task for _, task in tasks]
+    ledger = Ledger(Counter(pool.key.id for pool, _ in tasks))
+    try:
+        for index, result in spread(work, MakeDrawer(rows, partitions), workers, here=here, **_resources(work, gpus)):
+            if "short" in result:
+                reasons[index] = result["short"]
+            else:
+                ledger.add(tasks[index][0], work[index].shard, result["record"])
+                drawn, redrawn = drawn + result["record"].rows, redrawn + result["redrawn"]
+            progress("synthesize", drawn, total)
+    finally:
+        ledger.write()
     # In the order of the tasks, not of their ends: the same run names the same reason.
-    short = {tasks[index].shard.key.generator: reasons[index] for index in sorted(reasons, reverse=True)}
+    short = {work[index].shard.key.generator: reasons[index] for index in sorted(reasons, reverse=True)}
     _complete(pools, short)
     return Drawn(drawn, redrawn, short)
+
+
+@dataclass
+class Ledger:
+    """Records of shards as they come in, kept back until their pool is whole, but for KEEP_SECONDS at most.
+
+    Args:
+        left: shards to come, by pool.
+    """
+
+    left: Counter[str]
+    waiting: dict[str, tuple[Pool, dict[str, Record]]] = field(default_factory=dict)
+    last: float = field(default_factory=time.monotonic)
+
+    def add(self, pool: Pool, shard: Shard, record: Record) -> None:
+        """Takes one record."""
+        self.waiting.setdefault(pool.key.id, (pool, {}))[1][shard.name] = record
+        self.left[pool.key.id] -= 1
+        if not self.left[pool.key.id] or time.monotonic() - self.last > KEEP_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Writes what waits into its pools' records."""
+        for pool, written in self.waiting.values():
+            pool.record(written)
+        self.waiting, self.last = {}, time.monotonic()
 
 
 def _resources(tasks: list[ShardTask], gpus: float) -> dict[str, Any]:
@@ -149,9 +185,7 @@ def _complete(pools: list[tuple[Pool, FitJob]], short: dict[str, str]) -> None:
     for pool, _ in pools:
         if pool.key.generator in short:
             continue
-        names = set(pool.place.names())
-        missing = [shard.name for shard in pool.shards if shard.name not in names]
-        if missing:
+        if missing := pool.missing():
             raise InternalError(
-                f"{len(missing)} shards of {pool.key.id} are missing, {missing[0]} among them; run again, finished shards are kept"
+                f"{len(missing)} shards of {pool.key.id} are missing, {missing[0].name} among them; run again, finished shards are kept"
             )
