@@ -1,0 +1,96 @@
+"""A block that ends its worker each time: the shard is named, all others are kept, and the same command goes on once it is mended."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+import pytest
+
+from codsa_ray.contracts import FittedGenerator, Needs, Worker
+from codsa_ray.errors import InternalError
+from codsa_ray.fitdata import FitData
+from codsa_ray.folder import Folder
+from codsa_ray.generators.bootstrap import Bootstrap
+from codsa_ray.pipeline import run, run_until
+from codsa_ray.plugins import identity
+from codsa_ray.seeds import seed_of
+from codsa_ray.stages import synthesize
+
+import runs
+
+FOLD, DRAW, REGION = 1, 0, 0
+
+
+@dataclass(frozen=True)
+class Poisoned:
+    """Bootstrap, but for one block: it does what the file `how` says while that is there."""
+
+    how: str
+    block: int = 64
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(block=self.block)
+
+    def fit(self, data: FitData, worker: Worker) -> None:
+        Bootstrap(block=self.block).fit(data, worker)
+
+    def load(self, folder: Folder) -> "FittedPoisoned":
+        return FittedPoisoned(self, Bootstrap(block=self.block).load(folder))
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls("nowhere")
+
+
+@dataclass(frozen=True)
+class FittedPoisoned:
+    settings: Poisoned
+    inner: FittedGenerator
+
+    def block(self, region: int, seed: int) -> pa.Table:
+        block = seed_of(0, "draw", identity(self.settings), 1.0, FOLD, DRAW, REGION, 0)
+        how = Path(self.settings.how)
+        if seed == seed_of(block, 0) and how.exists():
+            with open(how.with_suffix(".tries"), "a") as tries:
+                tries.write(".")
+            if how.read_text() == "dies":
+                os._exit(17)
+            if how.read_text() == "leaves":
+                raise SystemExit(3)
+            raise OSError(28, "No space left on device")
+        return self.inner.block(region, seed)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("how", "tries", "said"), [
+    ("dies", 6, r"a worker died 6 times of shard 0000-00000000-\w+.parquet of pool poisoned-\w+-1-0-\w+;"),
+    ("leaves", 1, "a worker failed: SystemExit: 3"),
+    ("fills the disk", 1, "a worker failed: OSError: .*No space left on device"),
+])  # fmt: skip
+def test_a_poison_block_is_named_and_the_rest_is_kept(
+    ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, tries: int, said: str
+) -> None:
+    # Small draws are made in the driver, which cannot outlive them.
+    monkeypatch.setattr(synthesize, "FEW_ROWS", 0)
+    flag, data = tmp_path / "how", runs.written(tmp_path, runs.patients())
+    job = runs.job(data, tmp_path / "run", generator=(Poisoned(str(flag)),))
+    flag.write_text(how)
+    with pytest.raises(InternalError, match=said) as raised:
+        run_until(job, "synthesize")
+    assert "\n" not in str(raised.value)
+    assert len(flag.with_suffix(".tries").read_text()) == tries
+    before = runs.times(tmp_path / "run" / "pools")
+    shards = [name for name in before if name.endswith(".parquet")]
+    if how == "dies":
+        assert len(shards) == 2 * 2 - 1
+    flag.unlink()
+    report = run(job)
+    after = runs.times(tmp_path / "run" / "pools")
+    assert all(after[name] == before[name] for name in shards if how == "dies")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthesize, "FEW_ROWS", 10**9)
+        other = run(runs.job(data, tmp_path / "other", generator=(Poisoned(str(flag)),)))
+    assert runs.contents(report.augmented) == runs.contents(other.augmented)
