@@ -171,13 +171,16 @@ class Ledger:
 
 
 def _resources(tasks: list[ShardTask], gpus: float) -> dict[str, Any]:
-    """One pool of actors draws for all generators: it has the most that any of them needs."""
+    """One pool of actors draws for all generators: it has the most that any of them needs, and the device that they agree on."""
     needs = [task.fit.generator.needs for task in tasks]
     found: dict[str, Any] = {}
     if gpus and any(need.gpus for need in needs):
         found["num_gpus"] = max(need.gpus for need in needs)
     if any(need.memory for need in needs):
         found["memory"] = max(need.memory for need in needs)
+    devices = {need.accelerator for need in needs if need.gpus} - {None}
+    if "num_gpus" in found and len(devices) == 1:
+        found["accelerator_type"] = devices.pop()
     return found
 
 
