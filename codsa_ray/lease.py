@@ -13,6 +13,7 @@ even then: blocks are deterministic, so what is put a second time is the same by
 
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -30,6 +31,8 @@ RENEWAL = 4.0  # seconds between two counts
 PATIENCE = 20.0  # seconds without a count after which a holder is taken for dead; until then its workers have ended too
 SETTLE = 1.0  # seconds from writing to looking whose name stands there
 LOOK = 0.5  # seconds between two looks of one who waits
+# Not SIGINT, which a process that was started in the background ignores, and which Ray Tune handles in its own way.
+WAKE = signal.SIGUSR1
 FREE = ""
 
 
@@ -90,7 +93,7 @@ class Lease:
         while not self.over.wait(RENEWAL):
             if self.lost.is_set():
                 if interrupts:
-                    interrupt_main()
+                    interrupt_main(WAKE)
                 continue
             # A store out of reach: the count stands still. Who takes over meanwhile is found there by the next look.
             with suppress(FolderError):
@@ -117,6 +120,10 @@ def in_use(out: Folder, found: dict[str, Any]) -> FolderError:
     return FolderError("a run folder nobody is using", f"{out.shown}, used by {who}", "wait for it or choose another --out")
 
 
+def _interrupted(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 @contextmanager
 def leased(out: Folder) -> Iterator[None]:
     """The folder held for the block; a process that dies lets go of it.
@@ -124,9 +131,10 @@ def leased(out: Folder) -> Iterator[None]:
     Raises:
         FolderError: another driver is at work there, or has taken over from this one during the block.
     """
-    lease = Lease(out)
+    lease, main = Lease(out), threading.current_thread() is threading.main_thread()
     lease.take()
-    thread = threading.Thread(target=lease.renew, args=(threading.current_thread() is threading.main_thread(),), daemon=True)
+    before = signal.signal(WAKE, _interrupted) if main else None
+    thread = threading.Thread(target=lease.renew, args=(main,), daemon=True)
     thread.start()
     try:
         yield
@@ -136,6 +144,8 @@ def leased(out: Folder) -> Iterator[None]:
     finally:
         lease.over.set()
         thread.join()
+        if main:
+            signal.signal(WAKE, before or signal.SIG_DFL)
         lease.release()
     if lease.lost.is_set():
         raise in_use(out, read(out))

@@ -66,7 +66,7 @@ def test_balls_reach_to_the_fifth_nearest_other_row() -> None:
     """By the definition, row by row (Kynkäänniemi et al. 2019, equation 1)."""
     real, drawn = REAL.slice(0, 60), plane(60, 5, shift=1.0)
     space = Space.of(real, SCHEMA)
-    a, b = (np.column_stack(space.place(table)[0].T) for table in (real, drawn))
+    a, b = (np.column_stack(space.place(table).values.T) for table in (real, drawn))
     own, other = np.sort(cdist(a, a, "cityblock"))[:, NEIGHBOURS], cdist(a, b, "cityblock")
     wanted = np.mean([any(other[i, j] <= own[i] for i in range(60)) for j in range(60)])
     assert coverage(real, HELD, drawn, SCHEMA, 0)["precision"] == pytest.approx(wanted)
