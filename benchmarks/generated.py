@@ -64,7 +64,7 @@ SETS = {
     "digits": Set("", "label"),
     "creditcard_fraud_sample": Set("creditcard_fraud_sample", "Class"),
     "nsl_kdd": Set("nsl_kdd", "attack_family", ("split", "attack", "level")),
-    "omics_colon": Set("omics_colon", "class"),
+    "omics_colon": Set("omics_colon", "Y"),
 }
 
 

@@ -24,15 +24,13 @@ def sdv(kind: str, table: pd.DataFrame) -> Draw:
     from sdv.metadata import Metadata
     from sdv.single_table import CTGANSynthesizer, GaussianCopulaSynthesizer, TVAESynthesizer
 
-    metadata = Metadata.detect_from_dataframe(table)
-    name = next(iter(metadata.tables))
-    for column in table.columns:
-        kind_of = "numerical" if pd.api.types.is_numeric_dtype(table[column]) and column != TARGET else "categorical"
-        metadata.update_column(column_name=column, sdtype=kind_of, table_name=name)
-    metadata.tables[name].primary_key = None
+    numbers = {c for c in table.columns if pd.api.types.is_numeric_dtype(table[c]) and c != TARGET}
+    columns = {c: {"sdtype": "numerical" if c in numbers else "categorical"} for c in table.columns}
+    # Told and not detected: how it is detected changes from one version to the next.
+    metadata = Metadata.load_from_dict({"tables": {"table": {"columns": columns}}, "relationships": []})
     made: Any = {
-        "ctgan": lambda: CTGANSynthesizer(metadata, epochs=EPOCHS, cuda=False),
-        "tvae": lambda: TVAESynthesizer(metadata, epochs=EPOCHS, cuda=False),
+        "ctgan": lambda: CTGANSynthesizer(metadata, epochs=EPOCHS, enable_gpu=False),
+        "tvae": lambda: TVAESynthesizer(metadata, epochs=EPOCHS, enable_gpu=False),
         "copula": lambda: GaussianCopulaSynthesizer(metadata),
     }[kind]()
     made.fit(table)
