@@ -55,7 +55,7 @@ audit: $(READY)
 rivals:
 	$(PYTHON) -m venv .rivals
 	.rivals/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	.rivals/bin/python -m pip install --quiet --disable-pip-version-check sdv imbalanced-learn ForestDiffusion be-great
+	.rivals/bin/python -m pip install --quiet --disable-pip-version-check 'sdv>=2,<3' imbalanced-learn ForestDiffusion be-great
 
 prior: $(READY)
 	$(BIN)/python -m benchmarks.prior

@@ -33,8 +33,8 @@ def sdv(kind: str, table: pd.DataFrame) -> Draw:
         "tvae": lambda: TVAESynthesizer(metadata, epochs=EPOCHS, enable_gpu=False),
         "copula": lambda: GaussianCopulaSynthesizer(metadata),
     }[kind]()
-    made.fit(table)
-    return lambda rows: made.sample(rows)
+    made.fit({"table": table})
+    return lambda rows: made.sample(rows)["table"]
 
 
 def forest(table: pd.DataFrame, seed: int) -> Draw:
