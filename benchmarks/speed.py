@@ -29,7 +29,7 @@ PAGE = Path("docs/benchmarks/speed.md")
 CORES = 2
 SECONDS = 10.0
 TRIALS = 60
-REACH = {"tabular_diffusion": 40_000, "sequential_trees": 300_000}
+REACH = {"tabular_diffusion": 60_000, "sequential_trees": 400_000}
 
 
 def fitted(place: str, name: str) -> float:
