@@ -33,7 +33,8 @@ def sdv(kind: str, table: pd.DataFrame) -> Draw:
         "tvae": lambda: TVAESynthesizer(metadata, epochs=EPOCHS, enable_gpu=False),
         "copula": lambda: GaussianCopulaSynthesizer(metadata),
     }[kind]()
-    made.fit({"table": table})
+    words = {c: table[c].astype(object) for c in table.columns if c not in numbers}
+    made.fit({"table": table.assign(**words)})
     return lambda rows: made.sample(rows)["table"]
 
 
