@@ -176,6 +176,8 @@ def _fidelity(fidelity: Mapping[str, Any]) -> dict[str, Any]:
     columns = sorted(fidelity.get("columns") or [], key=lambda column: -(column.get("distance") or 0.0))
     shown = [{**column, "chart": _marginal(column)} for column in columns]
     test, pairs = fidelity.get("c2st") or {}, fidelity.get("correlation") or {}
+    if len(pairs.get("names", ())) < 2:
+        pairs = {}
     mean = sum(column["distance"] for column in columns) / len(columns) if columns else None
     return {
         "columns": shown,
