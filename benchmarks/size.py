@@ -57,7 +57,7 @@ class Cell:
 def table_of(rows: int) -> Path:
     """A folder of parquet files with that many rows."""
     place = RUNS / f"adult-{rows}"
-    if not (place / "done").exists():
+    if not (place / "_done").exists():
         place.mkdir(parents=True, exist_ok=True)
         adult = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / "adult.parquet").drop(columns=["split"], errors="ignore")
         rng = np.random.default_rng(SEED)
@@ -65,7 +65,7 @@ def table_of(rows: int) -> Path:
             drawn = adult.iloc[rng.integers(0, len(adult), min(PART, rows - start))].reset_index(drop=True)
             drawn["fnlwgt"] = (drawn["fnlwgt"] * rng.uniform(0.9, 1.1, len(drawn))).astype(np.int64)
             pq.write_table(pa.Table.from_pandas(drawn, preserve_index=False), place / f"{part:04d}.parquet")
-        (place / "done").touch()
+        (place / "_done").touch()
     return place
 
 
