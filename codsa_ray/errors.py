@@ -3,6 +3,7 @@
 CodsaError                     every error this package raises on purpose
   UserError          exit 2    wanted, got, what to do
     InputError                 a file or folder that cannot be read as rows
+    PictureError               bytes that cannot be read as a picture
     SchemaError                a column, its kind, bounds or constraints
     GroupError                 groups, predicates, target mix
     SettingError               an option, a plug-in name, a setting
@@ -48,6 +49,10 @@ class UserError(CodsaError):
 
 class InputError(UserError):
     """DATA cannot be read as rows."""
+
+
+class PictureError(UserError):
+    """Bytes that are no picture, a broken one, or one beyond the stated size."""
 
 
 class SchemaError(UserError):
