@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from codsa_ray.errors import PictureError
 
@@ -138,7 +138,7 @@ def _opened(data: bytes) -> Iterator[ImageFile.ImageFile]:
                 if image.width * image.height > MOST_PIXELS:
                     raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
                 yield image
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         got = f"{len(data)} bytes that start with {data[:8]!r}"
         raise PictureError(f"a picture ({', '.join(FORMATS)})", got, "convert it or take it away") from error
     except Image.DecompressionBombError as error:
