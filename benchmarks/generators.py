@@ -120,14 +120,16 @@ def page(seeds: int) -> str:
     lines = [
         "# Generators side by side",
         "",
-        f"`make bench-generators` on {date.today()}, {machine}. Each table is cut in two by label, at most 12,000 rows a half: one half is "
+        f"`make bench-generators` on {date.today()}, {machine}, at most {seeds} seed(s) each. "
+        "Each table is cut in two by label, at most 12,000 rows a half: one half is "
         "learned from, as many rows of each class are drawn, and compared with the other half.",
         "",
         "- C2ST: AUC of boosted trees that tell drawn from held-out rows, .5 is perfect; rare: in the smallest class alone, from 50 rows.",
         "- KS/TV: mean distance of the columns; pair error: mean difference of Cramer's V over pairs of columns.",
         "- TSTR: AUC on held-out rows of boosted trees trained on drawn rows. DCR: median distance to the nearest row learned from, over "
         "that of held-out rows; 1 is as far as fresh rows, 0 copies. Copies: share of drawn rows equal to one learned from.",
-        "- CPU seconds are of all threads; peak is of the whole process, about 260 MiB of it libraries. `rival:` ones run in an "
+        "- CPU seconds are of all threads, upper bounds where the machine had other work; "
+        "peak is of the whole process, about 260 MiB of it libraries. `rival:` ones run in an "
         "environment of their own with the settings of benchmarks/rivals.py; what a rival could not do is in its line.",
     ]
     for name in SETS:

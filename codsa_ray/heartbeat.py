@@ -56,7 +56,8 @@ class Heartbeat:
         log("progress" if total else "stage", stage=stage, done=done, total=total, note=" ".join(note.split()))
         if now - self.written > (REMOTE_EVERY if self.out.remote else EVERY):
             self.write("running")
-        if self.hours and now - self.started > 3600 * self.hours:
+        # A stage's last word comes when its work is done: the last one's would end a run that has nothing left to do.
+        if total and self.hours and now - self.started > 3600 * self.hours:
             raise OutOfTime(f"--max-hours {self.hours:g} are over during {stage}; the same command goes on from here")
 
     def write(self, state: str, reason: str = "") -> None:

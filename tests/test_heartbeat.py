@@ -72,6 +72,9 @@ def test_hours_that_are_over_end_the_run_with_a_word_of_how_to_go_on(out: Folder
         beat("fit", 1, 3)
     assert stored(out)["state"] == "stopped"
     assert OutOfTime.exit_code == 3
+    with beating(out, silent, 1e-9) as beat:
+        beat("report", 0, 0, "report   done")
+    assert stored(out)["state"] == "ended", "what has nothing left to do is not stopped"
     with pytest.raises(SettingError):
         Job("data.csv", "y", max_hours=-1)
 

@@ -54,7 +54,7 @@ class TextLm:
         vocabulary: words at most, 256 bytes among them.
         longest: words of one text at most; longer ones are learned from as far as that.
         bins: per ordered table column at most.
-        drop: dropout while training.
+        drop: chance that a token is forgotten by those after it while training.
         held_out: share of each region's rows kept for early stopping and for the gate; 0 runs all steps.
         confidence: share of real texts that pass each gate; 1 refuses nothing but copies.
         rows: rows kept in memory at most; beyond it large regions are thinned.
@@ -102,7 +102,7 @@ class TextLm:
         rows = RowSequences.of(columns, learned, data.regions, self.bins, self.vocabulary, self.longest)
         dtype = gpu_dtype(worker.device)
         mass = natural(learned[REGION].to_numpy(), np.zeros(len(learned), dtype=bool), data.regions)
-        loss = LineLoss(rows.told(learned), mass, self.batch, worker)
+        loss = LineLoss(rows.told(learned), mass, self.batch, worker, self.drop)
         score = None
         if len(held):
             mine = LineLoss(rows.told(held), needed(held[REGION].to_numpy(), data.regions), self.batch, worker)
@@ -110,7 +110,7 @@ class TextLm:
             score = lambda module: mine.score(module, SCORED, seed)  # noqa: E731
         moves = bool((~loss.lines.open).any())
         training = Training(self.steps if moves else 0, self.rate, every=EVERY, patience=PATIENCE, dtype=dtype)
-        module = Decoder(_network(self, rows, seed_of(data.seed, "network")), self.drop)
+        module = Decoder(_network(self, rows, seed_of(data.seed, "network")))
         trained = train(module, loss, score, training, worker, seed_of(data.seed, "train"))
         if worker.rank == 0:
             plain, arrays = rows.to_json()
@@ -167,10 +167,9 @@ def _gates(texts: tuple[str, ...], learned: pa.Table, held: pa.Table, regions: i
 class Decoder(nn.Module):
     """The network with words forgotten at random while it learns: (n, T) tokens to (n, T, vocabulary) log-odds."""
 
-    def __init__(self, network: nn.Module, drop: float) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network: Any = network
-        self.drop = drop
 
     def forward(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
         """`keep` (n, T) is 0 where a token is not told to later ones."""
@@ -189,20 +188,21 @@ class LineLoss:
         mass: (n,) float64 cumulative share of each row in a batch.
         batch: rows of a step, all workers together.
         worker: whose share it is.
+        drop: chance that a token is forgotten by those after it.
     """
 
     lines: Lines
     mass: Tensor
     batch: int
     worker: Worker
+    drop: float = 0.0
 
     def __call__(self, module: nn.Module, generator: torch.Generator) -> Tensor:
         """Mean over the learned tokens of the rows rank, rank + world, ... of the global batch, which every worker draws alike."""
         rank, world = self.worker.rank, self.worker.world
         rows = self._drawn(-(-self.batch // world) * world, generator)
         tokens, learned = self.lines.rows(rows)
-        share = getattr(getattr(module, "module", module), "drop", 0.0)
-        keep = torch.rand(tokens.shape, generator=generator) >= share
+        keep = torch.rand(tokens.shape, generator=generator) >= self.drop
         own = slice(rank, None, world)
         costs = self._costs(module, tokens[own], learned[own], keep[own])
         # A mean over all workers' tokens and not over each one's own, whose texts may be shorter.
