@@ -9,7 +9,8 @@ from codsa_ray.seeds import hash_rows
 
 TEST_SHARE = 0.2
 HOLD_OUT_SHARE = 0.2
-EXACT_ROWS = 20_000_000
+EXACT_ROWS = 1_000_000
+"""Rows that are ranked within their groups at most: about 60 bytes each in the driver. Of more, the smallest groups are."""
 # (rows under which, folds): beyond the last, one hold-out.
 FOLDS_BY_ROWS = ((20_000, 5), (200_000, 3))
 
@@ -22,6 +23,20 @@ def folds_for(rows: int, smallest: int, asked: int | None, notices: list[str]) -
         notices.append(f"{folds} folds lowered to {most}: the smallest group has {smallest} rows")
         folds = most
     return folds
+
+
+def ranked(counts: np.ndarray) -> np.ndarray:
+    """(G,) bool groups whose rows are ranked: all, or the smallest with EXACT_ROWS rows together at most.
+
+    The parts of a group that a hash cuts differ from their exact shares by about the root of its rows, which only small ones feel.
+
+    Args:
+        counts: (G,) rows of each group.
+    """
+    order = np.argsort(counts, kind="stable")
+    found = np.zeros(len(counts), dtype=bool)
+    found[order] = np.cumsum(counts[order]) <= EXACT_ROWS
+    return found
 
 
 def split_exactly(positions: np.ndarray, group: np.ndarray, folds: int, seed: int, test: bool) -> np.ndarray:
@@ -87,13 +102,13 @@ def _shares(folds: int, test: bool) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Split:
-    """Where each row goes: a table of exact folds, or a plain hash of the position.
+    """Where each row goes: by a table of exact folds, or else by a plain hash of the position.
 
     Args:
         seed: the job's.
         folds: K.
         test: whether a test part is cut off.
-        positions, fold: exact folds of these (sorted) positions; None for the plain hash.
+        positions, fold: exact folds of these (ascending) positions; None where every row goes by the hash.
     """
 
     seed: int
@@ -104,8 +119,10 @@ class Split:
 
     def of(self, positions: np.ndarray) -> np.ndarray:
         """(n,) int8 fold of each row, FINAL for the test part."""
-        if self.positions is not None and self.fold is not None:
-            return np.asarray(self.fold[np.searchsorted(self.positions, positions)])
         edges = np.cumsum(_shares(self.folds, self.test))
         part = np.searchsorted(edges[:-1], hash_rows(positions, self.seed, "split") / 2.0**64, side="right")
-        return (part - (1 if self.test else 0)).astype(np.int8)
+        fold = (part - (1 if self.test else 0)).astype(np.int8)
+        if self.positions is None or self.fold is None or not len(self.positions):
+            return np.asarray(fold)
+        place = np.minimum(np.searchsorted(self.positions, positions), len(self.positions) - 1)
+        return np.where(self.positions[place] == positions, self.fold[place], fold)

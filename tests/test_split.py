@@ -1,11 +1,12 @@
 """The split is exact within groups, the same however rows are cut, and never tears a unit apart."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from codsa_ray.rows import FINAL
-from codsa_ray.split import TEST_SHARE, Split, folds_for, split_exactly, split_units
+from codsa_ray.split import TEST_SHARE, Split, folds_for, ranked, split_exactly, split_units
 
 GROUPS = st.lists(st.integers(0, 3), min_size=20, max_size=200)
 
@@ -53,6 +54,23 @@ def test_the_plain_hash_gives_each_part_its_share() -> None:
     fold = Split(0, 3, test=True).of(np.arange(100_000))
     shares = np.bincount(fold + 1) / 100_000
     assert np.allclose(shares, [0.2, 0.8 / 3, 0.8 / 3, 0.8 / 3], atol=0.006)
+
+
+def test_of_too_many_rows_those_of_the_smallest_groups_are_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("codsa_ray.split.EXACT_ROWS", 100)
+    assert ranked(np.array([90, 5, 60, 30])).tolist() == [False, True, True, True]
+    assert not ranked(np.array([101])).any()
+
+
+def test_rows_that_are_not_ranked_go_by_the_hash_and_the_others_by_rank() -> None:
+    positions = np.arange(5_000)
+    rare = positions[::100]
+    exact = split_exactly(rare, np.zeros(len(rare), dtype=int), 4, 0, test=True)
+    fold = Split(0, 4, True, rare, exact).of(positions)
+    assert np.array_equal(fold[::100], exact)
+    assert np.array_equal(np.bincount(fold[::100] + 1), [10, 10, 10, 10, 10])
+    others = positions % 100 > 0
+    assert np.array_equal(fold[others], Split(0, 4, True).of(positions)[others])
 
 
 def test_folds_are_lowered_for_a_small_group_and_it_is_said() -> None:

@@ -25,10 +25,11 @@ from codsa_ray.schema import Schema
 from codsa_ray.seeds import hash_rows
 from codsa_ray.split import EXACT_ROWS, Split, folds_for, split_exactly, split_units
 from codsa_ray.stages.cluster import spread
+from codsa_ray.stages.ranked import small_groups
 from codsa_ray.summary import Summary
 from codsa_ray.values import as_text
 
-VERSION = 1
+VERSION = 2
 # Parts are at most 128k rows: so few are read sooner than actors start.
 FEW_PARTS = 2
 BINNED_ROWS = 2_000_000
@@ -256,7 +257,7 @@ def _divide(
     counts = _count(training)
     _check_labels(job, counts, sum(w.rows for w in training), sum(w.set_aside for w in training))
     groups = Groups.of(grouping, counts, dict(job.target_mix) if job.target_mix else None, job.smallest)
-    split, folds = _split(job, groups, parts, written, notices)
+    split, folds = _split(job, folder, groups, parts, written, notices)
     summaries: dict[int, Summary] = {}
     held = np.zeros((folds + 2, len(groups.items)), dtype=np.int64)
     assign = Assign(folder, groups, split, job.unit)
@@ -336,28 +337,34 @@ def _check_labels(job: Job, counts: dict[tuple[Any, ...], int], rows: int, set_a
         raise SchemaError(f"at most {MOST_CLASSES} classes in {job.target!r}", got, "name another --target, or give --task regression")
 
 
-def _split(job: Job, groups: Groups, parts: list[Part], written: dict[int, Written], notices: list[str]) -> tuple[Split, int]:
-    total = sum(w.rows for i, w in written.items() if not parts[i].test)
+def _split(
+    job: Job, folder: Folder, groups: Groups, parts: list[Part], written: dict[int, Written], notices: list[str]
+) -> tuple[Split, int]:
     mine = [i for i in range(len(parts)) if not parts[i].test]
-    smallest = min(group.rows for group in groups.items)
-    folds = folds_for(total, smallest, job.folds, notices)
+    total = sum(written[i].rows for i in mine)
+    folds = folds_for(total, min(group.rows for group in groups.items), job.folds, notices)
     if written[mine[0]].codes is None:
-        notices.append(f"{total} rows: split by hash of the row, not by rank within the group")
-        return Split(job.seed, folds, test=job.test is None), folds
-    index = {group: g for g, group in enumerate(groups.keys)}
-    group = np.concatenate([np.array([index[cell] for cell in written[i].cells], dtype=np.int32)[written[i].codes] for i in mine])
-    positions = np.concatenate([written[i].positions for i in mine])
+        positions, group, notice = small_groups(folder, [parts[i].name for i in mine], groups, job.workers, len(parts) <= FEW_PARTS)
+        notices.append(notice)
+    else:
+        index = {group: g for g, group in enumerate(groups.keys)}
+        group = np.concatenate([np.array([index[cell] for cell in written[i].cells], dtype=np.int32)[written[i].codes] for i in mine])
+        positions = np.concatenate([written[i].positions for i in mine])
     if job.unit:
-        units = np.concatenate([written[i].units for i in mine])
-        fold, deviation = split_units(positions, group, units, folds, job.seed, test=job.test is None)
-        wanted = max(folds, 2) + (job.test is None)
-        if len(np.unique(fold)) < wanted:
-            got = f"{len(np.unique(units))} of very different sizes" if len(np.unique(units)) >= wanted else str(len(np.unique(units)))
-            raise GroupError(f"units of {job.unit!r} for {wanted} parts", got, "give fewer --folds, or a --test set of its own")
-        notices.append(f"rows of one {job.unit!r} stay together: a group's share of a part is off by at most {deviation:.1%} of its rows")
+        fold = _by_unit(job, positions, group, np.concatenate([written[i].units for i in mine]), folds, notices)
     else:
         fold = split_exactly(positions, group, folds, job.seed, test=job.test is None)
     return Split(job.seed, folds, job.test is None, positions, fold), folds
+
+
+def _by_unit(job: Job, positions: np.ndarray, group: np.ndarray, units: np.ndarray, folds: int, notices: list[str]) -> np.ndarray:
+    fold, deviation = split_units(positions, group, units, folds, job.seed, test=job.test is None)
+    wanted = max(folds, 2) + (job.test is None)
+    if len(np.unique(fold)) < wanted:
+        got = f"{len(np.unique(units))} of very different sizes" if len(np.unique(units)) >= wanted else str(len(np.unique(units)))
+        raise GroupError(f"units of {job.unit!r} for {wanted} parts", got, "give fewer --folds, or a --test set of its own")
+    notices.append(f"rows of one {job.unit!r} stay together: a group's share of a part is off by at most {deviation:.1%} of its rows")
+    return fold
 
 
 def _schemas(job: Job, summaries: dict[int, Summary], folds: int) -> list[Schema]:
