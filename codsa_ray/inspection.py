@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from codsa_ray.audit.columns import compared
 from codsa_ray.audit.coverage import coverage
+from codsa_ray.audit.diversity import diversity
 from codsa_ray.audit.marginals import marginal
 from codsa_ray.audit.membership import membership
 from codsa_ray.audit.picks import thin
@@ -150,13 +151,14 @@ def measures(real: pa.Table, held_out: pa.Table, drawn: pa.Table, schema: Schema
         drawn: canonical drawn rows of it.
     """
     test, attack = two_sample(real, drawn, schema, seed) or {}, membership(real, held_out, drawn, schema, seed) or {}
-    kept = privacy(real, held_out, drawn, schema, seed)
+    kept, spread = privacy(real, held_out, drawn, schema, seed), diversity(real, drawn, schema, seed)
     return {
         "distance": _distance(real, drawn, schema),
         "distance_fresh": _distance(real, held_out, schema),
         "c2st": test.get("auc"),
         "c2st_se": test.get("se"),
         **coverage(real, held_out, drawn, schema, seed),
+        **{key: spread.get(key) for key in ("distinct", "distinct_real", "entropy", "entropy_real")},
         "copies": kept["copies"],
         "copies_fresh": kept["copies_held_out"],
         "dcr": kept["dcr_ratio"],

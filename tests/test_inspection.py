@@ -25,7 +25,7 @@ import runs
 from report_sample import HOSTILE
 from tables import mixed_table, schema_of
 
-KEYS = ("c2st", "distance", "precision", "recall", "copies", "dcr", "membership")
+KEYS = ("c2st", "distance", "precision", "recall", "distinct", "entropy", "copies", "dcr", "membership")
 
 
 def plane(rows: int, seed: int, shift: float = 0.0, scale: float = 1.0) -> pa.Table:
@@ -111,7 +111,8 @@ def region(name: str, drawn: pa.Table) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    parts = {"copies": REAL, "fresh": FRESH, "elsewhere": plane(400, 3, scale=3.0)}
+    one = FRESH.take([0] * len(FRESH))
+    parts = {"copies": REAL, "fresh": FRESH, "elsewhere": plane(400, 3, scale=3.0), "one": one}
     generators = [{"name": name, "regions": [region(HOSTILE, drawn)]} for name, drawn in parts.items()]
     return {"target": HOSTILE, "folds": 2, "generators": generators, "sentences": sentences(generators), "notices": []}
 
@@ -122,8 +123,11 @@ def test_each_generator_is_told_by_its_signs(found: dict[str, Any]) -> None:
     assert any(s.startswith("copies: drawn rows give away") for s in said)
     assert any(s.startswith("copies: training rows are repeated") for s in said)
     assert any(s.startswith("elsewhere: rows are drawn where there are no real ones") for s in said)
-    copied, fresh, _ = (generator["regions"][0] for generator in found["generators"])
+    assert "one: values are less diverse than real ones in " + HOSTILE + "." in said
+    copied, fresh, _, one = (generator["regions"][0] for generator in found["generators"])
     assert (copied["copies"], copied["dcr"]) == (1, 0)
+    assert (one["distinct"], one["entropy"]) == (pytest.approx(1 / 400), 0)
+    assert fresh["entropy"] == pytest.approx(fresh["entropy_real"], abs=0.1)
     assert fresh["dcr"] == pytest.approx(1, abs=0.25)
     assert fresh["c2st"] == pytest.approx(0.5, abs=0.08)
 
@@ -141,7 +145,7 @@ def test_the_page_escapes_names_runs_no_script_and_fetches_nothing(found: dict[s
     assert "<script" not in page
     assert "default-src 'none'" in page
     assert not re.findall(r"(?:src|href)=\"(?!#|data:)", page)
-    assert page.count("<figure>") == len(KEYS) * 3
+    assert page.count("<figure>") == len(KEYS) * 4
 
 
 # --- on a run

@@ -14,7 +14,7 @@ from codsa_ray.report.text import count, number, tag
 HERE = Path(__file__).parent
 MOST_TRACKS = 24
 # Two standard errors, and what a sign has to exceed to be told in words.
-ERRORS, TOLD_APART, SHORT, REPEATED = 2.0, 0.6, 0.1, 0.01
+ERRORS, TOLD_APART, SHORT, REPEATED, NARROW = 2.0, 0.6, 0.1, 0.01, 0.2
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,14 @@ MEASURES = (
     ),
     Measure("precision", "Precision", "share of drawn rows that lie where training rows do", "precision", "fresh", None, 1.0),
     Measure("recall", "Recall", "share of training rows that lie where drawn rows do", "recall", "fresh", None, 1.0),
+    Measure("distinct", "Distinct rows", "share of rows that differ from every other", "distinct", "distinct_real", None, 1.0),
+    Measure(
+        "entropy",
+        "Entropy of columns",
+        "mean over columns, in nats; ordered ones cut at twentieths of the training rows",
+        "entropy",
+        "entropy_real",
+    ),
     Measure("copies", "Copies", "share of rows equal to a training row", "copies", "copies_fresh", None, 1.0),
     Measure(
         "dcr",
@@ -105,6 +113,8 @@ def _signs(region: Mapping[str, Any]) -> Iterator[str]:
         yield "drawn rows give away which rows were learned from"
     if apart("copies", "copies_fresh") > REPEATED:
         yield "training rows are repeated more often than fresh rows would"
+    if apart("entropy", "entropy_real") < -NARROW:
+        yield "values are less diverse than real ones"
     if beyond("c2st", TOLD_APART):
         yield "a classifier tells drawn rows from real ones"
     if apart("precision", "fresh") < -SHORT:
