@@ -21,10 +21,8 @@ Not for: columns bound by exact equations (bins blur what is below their width; 
 and with a base, more than some thousand rows on CPUs. A base may have read the table before: what looks faithful may be memory.
 """
 
-import hashlib
-import warnings
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -36,16 +34,15 @@ from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.nn.between_rows import between_rows
+from codsa_ray.nn.causal_base import CausalBase
 from codsa_ray.nn.device import gpu_dtype, one_thread
 from codsa_ray.nn.orders import IMBLLM, LABEL_FIRST, MODES, Orders, Run
 from codsa_ray.nn.row_loss import RowLoss, natural, needed
 from codsa_ray.nn.rows_as_text import RowsAsText
 from codsa_ray.nn.rows_as_tokens import RowsAsTokens
 from codsa_ray.nn.shards import shard
-from codsa_ray.nn.table_text import Tokenizer
 from codsa_ray.nn.told import Told
 from codsa_ray.nn.train import Score, Training, train
-from codsa_ray.nn.tuned import Tuned, TunedInPlace
 from codsa_ray.seeds import rng_of, seed_of
 
 Form = RowsAsTokens | RowsAsText
@@ -128,14 +125,14 @@ class LanguageModel:
         """
         learned, held = (part.sort_by(REGION) for part in data.split(self.held_out, cap=self.rows))
         columns = tuple(c for c in data.schema.columns if c.name not in data.regions.constant_columns)
-        base = _Base.read(self.base, self.lora, worker.device, seed_of(data.seed, "adapters")) if self.base else None
+        base = CausalBase.read(self.base, self.lora, worker.device, seed_of(data.seed, "adapters")) if self.base else None
         known = pa.concat_tables([learned, held])
         form: Form
         if base is None:
             form = RowsAsTokens.of(columns, known, data.regions, self.bins)
         else:
             form = RowsAsText.of(columns, known, data.regions, base.tokenizer)
-            base.check(form)
+            base.check(form.text.longest, "leave columns out or take another base")
         rows = _told(learned, form)
         if self.mode == IMBLLM:
             wanted = np.minimum(np.ceil(data.regions.deficits), self.rows)
@@ -170,7 +167,7 @@ class LanguageModel:
             network: nn.Module = fitted._decoder(form, seed=0)
             network.load_state_dict(weights)
         else:
-            base = _Base.read(self.base or fitted.base, fitted.lora, device, seed=0)
+            base = CausalBase.read(self.base or fitted.base, fitted.lora, device, seed=0)
             form, network = RowsAsText.from_json(meta["form"], base.tokenizer), base.settled(weights, meta["base"])
         network.to(device, getattr(torch, meta["dtype"].removeprefix("torch."))).requires_grad_(False)
         starts = Told.read(folder.read_table("starts.parquet")) if fitted.mode == IMBLLM else None
@@ -182,14 +179,12 @@ class LanguageModel:
             torch.manual_seed(seed)
             return form.network(self.width, self.blocks, self.heads)
 
-    def _module(self, form: Form, base: "_Base | None", worker: Worker, dtype: torch.dtype, seed: int) -> nn.Module:
+    def _module(self, form: Form, base: CausalBase | None, worker: Worker, dtype: torch.dtype, seed: int) -> nn.Module:
         """What is trained, cut over the workers where that is asked for and there are several."""
         cut = self.sharded and worker.world > 1
         if isinstance(form, RowsAsText):
             assert base is not None
-            return (
-                TunedInPlace.cut(base.model, base.names, worker.device, dtype) if cut else Tuned(base.model.to(worker.device), base.names)
-            )
+            return base.trainable(cut, worker.device, dtype)
         decoder = self._decoder(form, seed_of(seed, "network"))
         if cut:
             shard(decoder, worker.device, dtype)
@@ -251,85 +246,3 @@ class FittedLanguageModel:
 def _told(table: pa.Table, form: Form) -> Told:
     region = table[REGION].to_numpy()
     return Told.of(form.told(table, region), region)
-
-
-@dataclass(frozen=True, eq=False)
-class _Base:
-    """A causal language model that transformers read.
-
-    Args:
-        model: with adapters, in evaluation mode, on the CPU.
-        names: of the parameters that are tuned.
-        tokenizer: its own.
-        mark: hash of the weights as they were read.
-        limit: tokens that it reads at once, or None.
-    """
-
-    model: nn.Module
-    names: tuple[str, ...]
-    tokenizer: Tokenizer
-    mark: str
-    limit: int | None
-
-    @staticmethod
-    def read(base: str, lora: int, device: str, seed: int) -> "_Base":
-        """Reads weights that are safetensors and runs no code that comes with them.
-
-        Raises:
-            SettingError: there is no such model, or it is pickled.
-        """
-        # Here, because loading the libraries takes seconds that the small decoder has no use for.
-        from peft import LoraConfig, inject_adapter_in_model
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        dtype = gpu_dtype(device)
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="fan_in_fan_out", category=UserWarning)
-            torch.manual_seed(seed)
-            try:
-                words = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
-                model: Any = AutoModelForCausalLM.from_pretrained(base, use_safetensors=True, trust_remote_code=False, dtype=dtype)
-            except (OSError, ValueError, KeyError, ImportError) as error:
-                why = f"{base!r} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-                raise SettingError("a causal language model with safetensors weights and a tokenizer", why, "name its folder") from error
-            mark = _mark(model)
-            if lora:
-                model = inject_adapter_in_model(LoraConfig(r=lora, lora_alpha=2 * lora, target_modules="all-linear"), model)
-        names = tuple(name for name, _ in model.named_parameters() if "lora_" in name or not lora)
-        model.eval().requires_grad_(False)
-
-        def encode(text: str) -> list[int]:
-            return list(words.encode(text, add_special_tokens=False))
-
-        tokenizer = Tokenizer(encode, lambda character: encode(character)[-1])
-        return _Base(model, names, tokenizer, mark, getattr(model.config, "max_position_embeddings", None))
-
-    def check(self, form: RowsAsText) -> None:
-        """Raises SettingError where a row may be longer than the model reads."""
-        if self.limit is not None and form.text.longest > self.limit:
-            raise SettingError(
-                f"rows of at most {self.limit} tokens", f"up to {form.text.longest}", "leave columns out or take another base"
-            )
-
-    def settled(self, weights: dict[str, torch.Tensor], mark: str) -> nn.Module:
-        """The model with its tuned weights written in."""
-        if mark != self.mark:
-            raise SettingError("the base that was tuned", "one with other weights", "put back the base as it was, or fit again")
-        own = dict(self.model.named_parameters())
-        tuned = Tuned(self.model, self.names)
-        tuned.load_state_dict(weights)
-        with torch.no_grad():
-            for name, weight in zip(self.names, tuned.weights, strict=True):
-                own[name].copy_(weight)
-        return self.model
-
-
-def _mark(model: nn.Module) -> str:
-    """16 hex digits of the names and bytes of all weights."""
-    total = hashlib.blake2b(digest_size=8)
-    for name, weight in sorted(model.named_parameters()):
-        total.update(name.encode())
-        total.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()

@@ -3,6 +3,7 @@
 The training loop averages and saves a module's parameters. Of a large model it then handles what is tuned and nothing else.
 """
 
+import hashlib
 from typing import Any
 
 import torch
@@ -59,3 +60,22 @@ class TunedInPlace(nn.Module):
     def forward(self, **inputs: Tensor) -> Any:
         """What the model returns."""
         return self.around[0](**inputs)
+
+
+@torch.no_grad()
+def settle(model: nn.Module, names: tuple[str, ...], weights: dict[str, Tensor]) -> None:
+    """Writes what a `Tuned` of these names was trained to (its state) into the model itself."""
+    own, tuned = dict(model.named_parameters()), Tuned(model, names)
+    tuned.load_state_dict(weights)
+    for name, weight in zip(names, tuned.weights, strict=True):
+        own[name].copy_(weight)
+
+
+def mark(*models: nn.Module) -> str:
+    """16 hex digits of the names and bytes of all weights."""
+    total = hashlib.blake2b(digest_size=8)
+    for model in models:
+        for name, weight in sorted(model.named_parameters()):
+            total.update(name.encode())
+            total.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
