@@ -72,6 +72,7 @@ def table_of(rows: int) -> Path:
 def measure(cell: Cell) -> dict[str, Any]:
     """Seconds of each stage and the driver's memory; in this process."""
     from codsa_ray import Job
+    from codsa_ray.bench import Bench
     from codsa_ray.candidates import Candidate
     from codsa_ray.contracts import silent
     from codsa_ray.folder import Folder
@@ -109,7 +110,9 @@ def measure(cell: Cell) -> dict[str, Any]:
     pool = pool_of(out / "pools", fits[0].generator, fits[0].fit, FINAL, 0, SEED, plan.counts)
     drawn = synthesize(rows, partitions, [(pool, fits[0])], cell.workers, 0, silent)
     tick("synthesize")
-    facts = apply(rows, partitions[FINAL], (pool,), plan, candidate, out, {}, cell.workers, silent)
+    learner: Any = job.learner
+    bench = Bench(rows, partitions, {}, learner, allocator, "")
+    facts = apply(bench, (pool,), plan, candidate, out, {}, cell.workers, silent)
     tick("apply")
     peak.ended = True
     found |= {"drawn": drawn.rows, "written": facts["rows_out"], "driver": peak.driver, "workers": peak.workers}

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from codsa_ray.contracts import Allocator, Encoder, Learner
-from codsa_ray.fitdata import REGION, ROW
+from codsa_ray.density_ratio import Ratio
+from codsa_ray.domain import OTHERS, POOLED, TARGET
+from codsa_ray.fitdata import REGION, ROW, FitData
 from codsa_ray.partition import Partition
 from codsa_ray.pool import Pool, prefix
 from codsa_ray.regions import Regions
@@ -55,6 +57,7 @@ class Bench:
         allocator: shares out synthetic rows.
         cache: a folder on this machine, outside the run.
         cap: training rows at most; beyond, large regions are thinned and weighted by inverse inclusion.
+        domains: whose rows are trained on and encoded by (see `within`); POOLED, where there are no domains, is all.
     """
 
     rows: Rows
@@ -64,6 +67,7 @@ class Bench:
     allocator: Allocator
     cache: str
     cap: int = SEARCH_ROWS
+    domains: str = POOLED
     memory: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -74,6 +78,23 @@ class Bench:
         """C, or 0 for tasks without classes."""
         schema = self.rows.schema(-1)
         return len(schema.classes) if schema.task == "classification" else 0
+
+    def within(self, domains: str) -> "Bench":
+        """The same bench with training rows of the target domain alone, or of the others alone, and an encoding learned on them.
+
+        Rows of all domains are the same whether they are weighted or not.
+        """
+        if domains not in (TARGET, OTHERS) or domains == self.domains:
+            return self
+        return self._once(("within", domains), lambda: replace(self, domains=domains, memory={}))
+
+    def importance(self, fold: int, share: float = 1.0) -> np.ndarray:
+        """(n,) importance weights of `training`'s rows: 1 in the target domain, by density ratio in the others."""
+        return self._once(("importance", fold, share), lambda: self._importance(fold, share))
+
+    def ratio(self, fold: int) -> Ratio:
+        """The density ratio of the fold's training rows."""
+        return self._once(("ratio", fold), lambda: self._ratio(fold))
 
     def regions(self, fold: int, share: float = 1.0) -> Regions:
         """The fold's regions, with the real rows that a learner trains on beside a generator of this share."""
@@ -108,21 +129,44 @@ class Bench:
     def _encoder(self, fold: int) -> Encoder:
         return self._once(("encoder", fold), lambda: self.learner.encoder(self._table(fold), self.rows.schema(fold)))
 
-    def _table(self, fold: int, share: float = 1.0) -> pa.Table:
+    def _table(self, fold: int) -> pa.Table:
+        return pa.concat_tables(self._tables(fold, 1.0)).combine_chunks()
+
+    def _sides(self, fold: int, share: float) -> dict[str, FitData]:
+        """Training rows of the target domain and of the others, whichever are trained on."""
         part = self.partitions[fold].of_learner(share)
-        return self.rows.training(fold, part.regions, part.rule, side=part.side).table(self.cap)
+        sides = {}
+        if self.domains != OTHERS:
+            sides[TARGET] = self.rows.training(fold, part.regions, part.rule, side=part.side)
+        if self.rows.domain is not None and self.domains != TARGET:
+            sides[OTHERS] = self.rows.away(fold, part.regions, part.rule)
+        return sides
+
+    def _tables(self, fold: int, share: float) -> list[pa.Table]:
+        sides = self._sides(fold, share).values()
+        return [data.table(self.cap // len(sides)) for data in sides]
 
     def _training(self, fold: int, share: float) -> Real:
-        table = self._table(fold, share)
-        known = table[GROUP].to_numpy() >= 0
-        table = table.filter(pa.array(known))
-        region = table[REGION].to_numpy()
-        counts = self.regions(fold, share).counts
-        kept = np.bincount(region, minlength=len(counts))
-        weight = (counts / np.maximum(kept, 1))[region]
+        tables, weights = [], []
+        for data, table in zip(self._sides(fold, share).values(), self._tables(fold, share), strict=True):
+            table = table.filter(pa.array(table[GROUP].to_numpy() >= 0))
+            region, counts = table[REGION].to_numpy(), data.regions.counts
+            kept = np.bincount(region, minlength=len(counts))
+            weights.append((counts / np.maximum(kept, 1))[region])
+            tables.append(table)
+        table = pa.concat_tables(tables).combine_chunks()
         name = f"training-{fold}" + (f"-{share:g}" if share < 1 else "")
         X = self._stored(name, lambda: self._encoder(fold).encode(table))
-        return self._real(fold, table, X, weight, np.zeros((0, 0), dtype=np.int32))
+        return self._real(fold, table, X, np.concatenate(weights), np.zeros((0, 0), dtype=np.int32))
+
+    def _ratio(self, fold: int) -> Ratio:
+        own, others = self._tables(fold, 1.0)
+        table = pa.concat_tables([own, others]).combine_chunks()
+        return Ratio.of(table, np.arange(len(table)) < len(own), keys_of(table), self.rows.schema(fold), self.rows.seed)
+
+    def _importance(self, fold: int, share: float) -> np.ndarray:
+        ratio, (own, others) = self.ratio(fold), self._tables(fold, share)
+        return np.concatenate([np.ones(len(own)), ratio.weights(others, keys_of(others))])
 
     def _held_out(self, fold: int) -> Real:
         table = self.rows.held_out(fold)
@@ -181,4 +225,10 @@ class Bench:
 
     @property
     def _encoding(self) -> str:
-        return self._once("encoding", lambda: fingerprint([repr(self.learner), self.rows.to_json(), self.cap]))
+        depends = [repr(self.learner), self.rows.to_json(), self.cap, *([self.domains] if self.domains else [])]
+        return self._once("encoding", lambda: fingerprint(depends))
+
+
+def keys_of(table: pa.Table) -> np.ndarray:
+    """(n,) ids that rows are told apart by in a cross-fit: their unit's where they have one, else their position."""
+    return table[UNIT if UNIT in table.column_names else ROW].to_numpy()

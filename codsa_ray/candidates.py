@@ -1,13 +1,15 @@
 """Candidates: what the search compares, those without synthesis first; knows no data and no model."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from codsa_ray.contracts import Allocator
+from codsa_ray.domain import OTHERS, POOLED, TARGET, WEIGHTED, WORDS
 from codsa_ray.plan import Part, Plan, sainte_lague, size_of
 from codsa_ray.regions import Regions
 from codsa_ray.seeds import fingerprint
@@ -19,6 +21,7 @@ LARGEST_GAMMA = 4.0
 EXTRA = 0.25  # rows of Nakada's second part, times the training rows
 LEANING = 3  # regions whose weights are searched one by one
 FORMS = ("raw", "offset", "calibrated")
+BESIDE = (TARGET, POOLED, WEIGHTED)  # real rows that drawn rows of a target domain may stand beside
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Candidate:
         extra, extra_weight: a second part of the plan (Nakada et al. 2024): extra x n rows by the target mix, at this row weight.
         share: of every region's rows, what the generator learns from; below 1 the fit sees only the others (CoDSA's r). 1: both see all.
         variant: which of the learner's settings.
+        domains: whose real rows the fits take (domain.py): all domains', the target's or the others' alone, all with importance weights.
     """
 
     kind: str = "plain"
@@ -55,6 +59,7 @@ class Candidate:
     extra_weight: float = 0.5
     share: float = 1.0
     variant: int = 0
+    domains: str = POOLED
 
     def __post_init__(self) -> None:
         # JSON gives lists back.
@@ -63,11 +68,17 @@ class Candidate:
     @property
     def id(self) -> str:
         """Changes with any field."""
-        return fingerprint(asdict(self))
+        return fingerprint(self.to_json())
 
     @property
     def name(self) -> str:
         """What people read; unique per field values but for the variant."""
+        if self.kind == "plain" and self.domains:
+            return WORDS[self.domains] + (f", bag of {self.fits}" if self.fits > 1 else "")
+        return self._name + (f", {WORDS[self.domains]}" if self.domains else "")
+
+    @property
+    def _name(self) -> str:
         bag = f", bag of {self.fits}" if self.fits > 1 else ""
         if self.kind == "synthetic":
             size = f"gamma {self.gamma:.3g}" + (f" + {self.eta:.3g} n" if self.eta else "")
@@ -91,14 +102,13 @@ class Candidate:
             return "augment"
         if self.fits > 1:
             return "bag"
-        if self.kind != "plain":
+        if self.kind != "plain" or self.domains:
             return "reweight"
         return "leave" if form == "raw" else "correct"
 
     def plan(self, regions: Regions, allocator: Allocator) -> Plan:
         """Whole rows per region for this candidate on these regions."""
-        rows = int(regions.counts.sum())
-        size, more = size_of(self.gamma, self.eta, regions.gap, rows), round(self.extra * rows)
+        size, more = size_of(self.gamma, self.eta, regions.gap, regions.rows), round(self.extra * regions.rows)
         if self.kind != "synthetic" or size + more == 0:
             return Plan()
         weights = (1 - self.tilt) * allocator.weights(regions, size, self.row_weight) + self.tilt * regions.shares
@@ -109,8 +119,8 @@ class Candidate:
         return Plan(tuple(parts), self.fits)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+        """Plain data; `domains` only where it is used, so that candidates without it are those of before."""
+        return {key: value for key, value in asdict(self).items() if key != "domains" or value}
 
 
 def leaning(regions: Regions) -> list[int]:
@@ -120,7 +130,9 @@ def leaning(regions: Regions) -> list[int]:
     return [int(k) for k in order[:LEANING]] if len(order) > 1 else []
 
 
-def baselines(bag: int, offset: bool, cells: bool, groups_are_classes: bool, classes: int, variant: int) -> list[Candidate]:
+def baselines(
+    bag: int, offset: bool, cells: bool, groups_are_classes: bool, classes: int, variant: int, domains: bool = False
+) -> list[Candidate]:
     """Every candidate without synthesis but the plain one.
 
     Args:
@@ -130,6 +142,8 @@ def baselines(bag: int, offset: bool, cells: bool, groups_are_classes: bool, cla
         groups_are_classes: group weights would repeat class weights.
         classes: C; 0 for tasks without classes.
         variant: the learner's settings, tuned on the plain candidate.
+        domains: there are rows of other domains: a fit, one at full weights and a bag each on the target's rows, on the others', and with
+            importance weights.
     """
     ways = ("class",) if groups_are_classes else ("class", "group") if classes else ("group",)
     found = [Candidate("weights", by=by, strength=s, variant=variant) for by in ways for s in STRENGTHS]
@@ -143,7 +157,9 @@ def baselines(bag: int, offset: bool, cells: bool, groups_are_classes: bool, cla
     found += [Candidate("weights", fits=fits, by=ways[-1], strength=s, variant=variant) for s in STRENGTHS]
     if cells and classes:
         found.append(Candidate("cells", fits=fits, variant=variant))
-    return found
+    full = Candidate("weights", by=ways[-1], strength=1.0, variant=variant)
+    each = (Candidate(variant=variant), full, Candidate(fits=fits, variant=variant)) if domains else ()
+    return found + [replace(one, domains=way) for way in (TARGET, OTHERS, WEIGHTED) for one in each]
 
 
 def largest_gamma(regions: Regions) -> float:
@@ -153,16 +169,22 @@ def largest_gamma(regions: Regions) -> float:
 
 def needs_eta(regions: Regions) -> bool:
     """True where the data are nearly balanced, so that a size relative to the gap says little."""
-    return regions.gap < 0.1 * regions.counts.sum()
+    return regions.gap < 0.1 * regions.rows
 
 
 def openers(
-    generators: list[str], draws: int, regions: Regions, variant: int, theory: Mapping[str, float] = MappingProxyType({})
+    generators: list[str],
+    draws: int,
+    regions: Regions,
+    variant: int,
+    theory: Mapping[str, float] = MappingProxyType({}),
+    domains: bool = False,
 ) -> list[Candidate]:
     """The first synthetic candidates: several draws at a low weight, full balance, twice that, the theory's size, Nakada's two parts.
 
     Args:
         theory: the size at which theory.py's bias terms cancel, as a gamma, of the generators for which it is finite.
+        domains: there are rows of other domains: drawn rows stand beside real rows of the ways BESIDE in turn.
     """
     gamma, eta = (0.0, 1.0) if needs_eta(regions) else (1.0, 0.0)
     largest = largest_gamma(regions)
@@ -177,4 +199,5 @@ def openers(
     found = [candidate(generator, *shape) for shape in shapes for generator in generators]
     found += [candidate(g, min(theory[g], largest), 1.0, draws) for g in generators if g in theory and gamma]
     found += [candidate(generator, 1.0, 1.0, draws, EXTRA) for generator in generators]
-    return list(dict.fromkeys(found))
+    found = list(dict.fromkeys(found))
+    return [replace(one, domains=way) for one, way in zip(found, cycle(BESIDE), strict=False)] if domains else found

@@ -83,6 +83,8 @@ def _augment(command: argparse.ArgumentParser) -> None:
     )
     add("--unit", metavar="COL", help="rows with the same value here (one patient, one account) are never split")
     add("--source", metavar="DATA", help="a related data set for generators that pretrain")
+    add("--domain", metavar="COL", help="a column that tells domains apart (site, cohort, year); rows of all of them are trained on")
+    add("--target-domain", metavar="VALUE", help="its value where the model will be used: only such rows are held out, tested and drawn")
     add("--schema", metavar="FILE", help="JSON: overrides of the inferred schema, and constraints that drawn rows keep")
     add("--keep", action="append", metavar="COL", help="keep a column that looks like an id (repeat)")
     add(
@@ -117,7 +119,7 @@ def _augment(command: argparse.ArgumentParser) -> None:
 
 def _search_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("--allocator", metavar="NAME", help=f"how synthetic rows are shared out: {', '.join(names('allocators'))} (default: balanced)")
+    add("--allocator", metavar="NAME", help=f"how synthetic rows are shared out: {', '.join(names('allocators'))} (default: auto)")
     add("--strata", metavar="NAME", help=f"how groups are cut further: {', '.join(names('strata'))} (default: whole)")
     add("--task", choices=("classification", "regression", "anomaly"), help="what COL is (default: classification)")
     add("--loss", metavar="NAME", help="of a regression: squared, absolute or pinball:Q (default: squared)")
@@ -164,6 +166,8 @@ def job_of(options: argparse.Namespace) -> Job:
         "test",
         "unit",
         "source",
+        "domain",
+        "target_domain",
         "learner",
         "allocator",
         "strata",

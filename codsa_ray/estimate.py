@@ -63,6 +63,9 @@ def _shown(rows: Rows, facts: dict[str, Any]) -> list[str]:
     lines += ["", "groups (training rows, target mix)"]
     counts = rows.group_counts(FINAL)
     lines += [f"  {group.name:<48} {counts[i]:>9,}  {rows.groups.mix[i]:.3f}" for i, group in enumerate(rows.groups.items)]
+    if rows.domain is not None:
+        lines += ["", "rows of other domains in these groups (trained on, never held out, tested or drawn)"]
+        lines += [f"  {group.name:<48} {rows.others[i]:>9,}" for i, group in enumerate(rows.groups.items)]
     return [*lines, "", *(f"notice   {notice}" for notice in facts["notices"])]
 
 
@@ -114,12 +117,13 @@ def _costs(job: Job, rows: Rows, partitions: dict[int, Partition], speeds: Calib
     tried = [Candidate(variant=v) for v in range(len(learner.variants()))]
     classes_only = len(rows.groups.items) == len(rows.schema(FINAL).classes)
     hidden = len(rows.groups.observable({c.name for c in rows.schema(FINAL).features})[0].items) < len(rows.groups.items)
-    tried += baselines(job.draws, learner.needs.offset, hidden, classes_only, len(rows.schema(FINAL).classes), 0)
-    opening = [replace(candidate, share=job.share[0]) for candidate in openers(names, job.draws, regions, 0)]
+    domains = rows.domain is not None
+    tried += baselines(job.draws, learner.needs.offset, hidden, classes_only, len(rows.schema(FINAL).classes), 0, domains)
+    opening = [replace(candidate, share=job.share[0]) for candidate in openers(names, job.draws, regions, 0, domains=domains)]
     opening += [replace(candidate, share=share) for candidate in opening[:1] for share in job.share[1:]]
     tried += opening[: job.trials]
     rest = max(job.trials - len(opening), 0)
-    train = sum(int(partitions[f].regions.counts.sum()) for f in range(rows.folds))
+    train = sum(int(partitions[f].regions.counts.sum()) + sum(rows.others) for f in range(rows.folds))
     fits = sum(candidate.fits for candidate in tried) + rest * (1 + job.draws) / 2
     ceilings = [ceiling(partitions[f].of_learner(r).regions, allocator, regions) for f in range(rows.folds) for r in job.share]
     drawn = job.draws * sum(int(c.sum()) for c in ceilings)

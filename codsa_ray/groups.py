@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from numbers import Real
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -144,13 +145,16 @@ class Groups:
         ids = {label: index for index, label in enumerate(classes)}
         return np.array([ids.get(group.label, -1) if group.label is not None else -1 for group in self.items], dtype=np.int64)
 
-    def regions(self, counts: np.ndarray, strata: int, kinds: Mapping[str, str]) -> Regions:
+    def regions(
+        self, counts: np.ndarray, strata: int, kinds: Mapping[str, str], fixed: Mapping[str, str] = MappingProxyType({})
+    ) -> Regions:
         """Group x stratum, every one of them, so that ids mean the same in every fold.
 
         Args:
             counts: (G, S) training rows.
             strata: S.
             kinds: kind of each schema column; columns that are not in it are no constants, nor are datetimes and merged columns.
+            fixed: text of further columns that every row has (the target domain's).
         """
         labels = sorted({group.label for group in self.items}, key=rank)
         values = [sorted({group.values[place] for group in self.items}, key=rank) for place in range(len(self.grouping.columns))]
@@ -161,7 +165,7 @@ class Groups:
             factors = [labels.index(group.label)] if self.grouping.target is not None else []
             factors += [seen.index(value) for seen, value in zip(values, group.values, strict=True)]
             factors += [group.predicate] if self.grouping.predicates else []
-            constants = self._constants(group, kinds)
+            constants = self._constants(group, kinds, fixed)
             for stratum in range(strata):
                 several = strata > 1
                 name = f"{group.name} / stratum {stratum}" if several else group.name
@@ -169,11 +173,12 @@ class Groups:
                 items.append(Region(name, index, stratum, int(counts[index, stratum]), constants, placed))
         return Regions(tuple(items), self.mix, (*levels, strata) if strata > 1 else tuple(levels))
 
-    def _constants(self, group: Group, kinds: Mapping[str, str]) -> tuple[tuple[str, Any], ...]:
+    def _constants(self, group: Group, kinds: Mapping[str, str], further: Mapping[str, str]) -> tuple[tuple[str, Any], ...]:
         merged = {column for column, _, _ in self.grouping.merges}
         fixed = {column: value for column, value in zip(self.grouping.columns, group.values, strict=True) if column not in merged}
         if self.grouping.target is not None and not self.grouping.bins:
             fixed = {self.grouping.target: group.label, **fixed}
+        fixed |= further
         typed: dict[str, Callable[[str], Any]] = {"categorical": str, "integer": int, "numeric": float, "boolean": _truth}
         return tuple(
             (column, None if value is None else typed[kinds[column]](value))

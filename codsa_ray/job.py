@@ -7,6 +7,7 @@ from typing import Any
 
 from codsa_ray.contracts import Allocator as AllocatorProtocol
 from codsa_ray.contracts import Generator, Learner, Strata
+from codsa_ray.domain import Domain
 from codsa_ray.errors import SettingError
 from codsa_ray.filesystem import refuse_credentials
 from codsa_ray.plugins import make, name_of, restore, settings_of
@@ -33,9 +34,12 @@ class Job:
         merge: 'COL:FROM=INTO', values that count as another.
         unit: a column whose rows are never split (patient, account).
         source: a related data set that generators may pretrain on.
+        domain, target_domain: a column and its value where the model will be used: rows with it are held out, tested and drawn; the others
+            train learners, and pretrain generators.
         schema: overrides of the inferred schema.
         keep: id-like columns to keep.
-        generator, learner, allocator, strata: plug-ins; a generator may be `auto` (AUTO).
+        generator, learner, allocator, strata: plug-ins; a generator may be `auto` (AUTO); the allocator `auto` is balanced, with a domain
+            target_mix: there sizes go by the rows, not by what is lacking.
         task: classification, regression or anomaly.
         loss: of a regression: squared, absolute or pinball:Q; "" is the task's own.
         bins: quantile bins of a regression's target that make groups, crossed with `group` and `region`; 0 leaves the target out.
@@ -67,11 +71,13 @@ class Job:
     merge: tuple[str, ...] = ()
     unit: str | None = None
     source: str | None = None
+    domain: str | None = None
+    target_domain: str | None = None
     schema: Mapping[str, Any] | None = None
     keep: tuple[str, ...] = ()
     generator: tuple[str | Generator, ...] = GENERATORS
     learner: str | Learner = "boosted"
-    allocator: str | AllocatorProtocol = "balanced"
+    allocator: str | AllocatorProtocol = "auto"
     strata: str | Strata = "whole"
     task: str = "classification"
     loss: str = ""
@@ -115,8 +121,26 @@ class Job:
         task_of(self.task, loss=self.loss)
         if self.bins and (self.task != "regression" or self.bins < 2):
             raise SettingError("--bins of at least 2, with --task regression", f"{self.bins} with {self.task}", "leave it out")
+        self._check_domain()
         if not self.share or not all(0 < share <= 1 for share in self.share) or len(set(self.share)) < len(self.share):
             raise SettingError("--share above 0 and up to 1, each once", str(self.share), "write for instance --share 1 --share 0.5")
+
+    def _check_domain(self) -> None:
+        if (self.domain is None) != (self.target_domain is None):
+            got = "--domain alone" if self.domain else "--target-domain alone"
+            raise SettingError("--domain COL and --target-domain VALUE together", got, "give both or none")
+        if self.domain is None:
+            return
+        if self.domain in (self.target, self.unit, *self.group):
+            raise SettingError("a --domain that is no target, unit or group column", repr(self.domain), "name another column")
+        for option, given in (("--source", self.source), ("--prior", self.prior)):
+            if given:
+                raise SettingError(f"--domain without {option}", "both", f"leave {option} out: it knows nothing of domains")
+
+    @property
+    def home(self) -> Domain | None:
+        """The target domain, or None where all rows are of it."""
+        return Domain(self.domain, self.target_domain) if self.domain and self.target_domain is not None else None
 
     @property
     def seconds(self) -> float:
@@ -133,7 +157,8 @@ class Job:
         asked = dict.fromkeys(name for g in self.generator for name in (self._portfolio if g == "auto" else (g,)))
         generators = tuple(make("generators", g) if isinstance(g, str) else g for g in asked)
         learner = make("learners", self.learner) if isinstance(self.learner, str) else self.learner
-        allocator = make("allocators", self.allocator) if isinstance(self.allocator, str) else self.allocator
+        named = ("target_mix" if self.domain else "balanced") if self.allocator == "auto" else self.allocator
+        allocator = make("allocators", named) if isinstance(named, str) else named
         strata = make("strata", self.strata) if isinstance(self.strata, str) else self.strata
         for plugin in (learner, *generators):
             if self.task not in plugin.needs.tasks:

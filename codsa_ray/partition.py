@@ -8,6 +8,7 @@ import numpy as np
 
 from codsa_ray.contracts import Allocator, Strata, StrataRule
 from codsa_ray.cut import Cut, Side, cuts
+from codsa_ray.domain import sized
 from codsa_ray.errors import PluginError
 from codsa_ray.fitdata import FitData
 from codsa_ray.regions import Regions
@@ -82,8 +83,10 @@ def measured(regions: Regions, data: FitData, allocator: Allocator | None) -> Re
 def _partition(rows: Rows, strata: Strata, fold: int) -> Partition:
     schema = rows.schema(fold)
     kinds = {column.name: column.kind for column in schema.columns}
-    by_group = rows.group_counts(fold)[:, None]
-    whole = rows.groups.regions(by_group, 1, kinds)
+    by_group, domain = rows.group_counts(fold)[:, None], rows.domain
+    fixed = {domain.column: domain.value} if domain else {}
+    aided = sized(int(by_group.sum()), sum(rows.others))
+    whole = replace(rows.groups.regions(by_group, 1, kinds, fixed), aided=aided)
     rule = strata.fit(rows.training(fold, whole, _Whole()))
     if rule.strata == 1:
         return Partition(whole, rule)
@@ -92,7 +95,7 @@ def _partition(rows: Rows, strata: Strata, fold: int) -> Partition:
         group = block[GROUP].to_numpy().astype(np.int64)
         known = group >= 0
         np.add.at(counts, (group[known], rule.assign(block, group)[known]), 1)
-    return Partition(rows.groups.regions(counts, rule.strata, kinds), rule)
+    return Partition(replace(rows.groups.regions(counts, rule.strata, kinds, fixed), aided=aided), rule)
 
 
 @dataclass(frozen=True)

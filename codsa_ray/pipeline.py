@@ -247,6 +247,7 @@ def _search(job: Job, bench: Bench, generators: list[str], out: Folder, mark: st
         theory=evidence.kept(bench, generators, folder).theory,
         shares=job.share,
         corrected=learner.needs.negative and bench.classes > 0,
+        domains=rows.domain is not None,
     )
     table = Table(folder, job.task, bench.classes, np.array(rows.groups.mix), job.loss)
     before = len(folder.names())
@@ -310,7 +311,7 @@ def _final(
     plan = shipped.plan(bench.regions(FINAL, shipped.share), bench.allocator)
     mine = tuple(pools[shipped.generator, FINAL, draw, shipped.share][0] for draw in range(plan.draws if plan.size else 0))
     depends = {"fits": [pool.key.id for pool in mine], "rows": mark}
-    facts = apply(bench.rows, bench.partitions[FINAL], mine, plan, shipped, out, depends, job.workers, clock.progress)
+    facts = apply(bench, mine, plan, shipped, out, depends, job.workers, clock.progress)
     clock.tick("apply", facts["rows_in"], facts["rows_out"], facts["reused"])
     return bench, plan, shipped, drawn.short
 

@@ -1,6 +1,6 @@
 """Regions: group x stratum, what generators condition on and allocators weigh; knows no row."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -39,12 +39,14 @@ class Regions:
         mix: target mix over groups, >= 0, summing to 1.
         levels: how many levels each conditioning factor has.
         measure: what the allocator measured of each on the fold's training rows (`Allocator.measure`); empty where it measures nothing.
+        aided: rows of other domains that sizes relative to the rows count beside these (domain.py).
     """
 
     items: tuple[Region, ...]
     mix: tuple[float, ...]
     levels: tuple[int, ...] = ()
     measure: tuple[float, ...] = ()
+    aided: int = field(default=0, repr=False)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -53,6 +55,11 @@ class Regions:
     def counts(self) -> np.ndarray:
         """(K,) int64 training rows per region."""
         return np.array([region.rows for region in self.items], dtype=np.int64)
+
+    @property
+    def rows(self) -> int:
+        """What sizes relative to the rows are relative to."""
+        return int(self.counts.sum()) + self.aided
 
     def counted(self, counts: np.ndarray) -> "Regions":
         """The same regions with other rows in them: counts (K,)."""
@@ -111,13 +118,13 @@ class Regions:
         return float(self.deficits.sum())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; the measure is left out, since no fit depends on it."""
+        """Plain data; measure and aid are left out, since no fit depends on them."""
         items = [{**vars(item), "constants": list(map(list, item.constants))} for item in self.items]
         return {"items": items, "mix": list(self.mix), "levels": list(self.levels)}
 
     @staticmethod
     def from_json(value: dict[str, Any]) -> "Regions":
-        """The inverse of `to_json`, but for the measure."""
+        """The inverse of `to_json`, but for measure and aid."""
         items = tuple(
             Region(**{**item, "constants": tuple(map(tuple, item["constants"])), "factors": tuple(item["factors"])})
             for item in value["items"]

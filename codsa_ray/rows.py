@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from codsa_ray.contracts import StrataRule
+from codsa_ray.domain import Domain
 from codsa_ray.fitdata import REGION, ROW, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.groups import Groups
@@ -19,6 +20,8 @@ FOLD = "_fold"
 GROUP = "_group"
 UNIT = "_unit"
 FINAL = -1
+AWAY = -2
+"""`_fold` of a row of another domain: trained on in every fold, held out in none."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Rows:
     """Normalised rows and their split.
 
     Fold f >= 0 trains on every training row outside f and holds f out; FINAL trains on all training rows and holds
-    the test rows out.
+    the test rows out. Where there is a target domain, these are rows of it; those of other domains (`away`) have the groups that
+    theirs would have, are in no count but `others`, and are trained on in every fold.
 
     Args:
         folder: the run's `read` folder.
@@ -36,6 +40,9 @@ class Rows:
         counts: (folds + 2, G) rows per group: of each fold's held-out part, of rows never held out (one hold-out only), of the test part.
         seed: the job's.
         split: folder of the folds and groups, beside the rows: a repeat cuts the same rows anew (stages/recut.py).
+        domain: the target's, or None where all rows are of it.
+        others: (G,) rows of other domains per group.
+        left: rows of other domains that are in no group or share a unit with the target's, and so take no part.
     """
 
     folder: Folder
@@ -45,6 +52,9 @@ class Rows:
     counts: tuple[tuple[int, ...], ...]
     seed: int
     split: str = "split"
+    domain: Domain | None = None
+    others: tuple[int, ...] = ()
+    left: int = 0
 
     @property
     def folds(self) -> int:
@@ -68,25 +78,21 @@ class Rows:
         order = order[fold[order] >= 0]
         return place[order], fold[order].astype(np.int64)
 
-    def original(self, training: bool = True) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """(rows as they came with `_row`, their `_fold` and `_group`), part by part; test rows only when not `training`."""
-        for part in self.parts:
-            rows, split = (self.folder / "rows").read_table(part), (self.folder / self.split).read_table(part)
-            fold = split[FOLD].to_numpy()
-            keep = pa.array(fold >= 0 if training else fold == FINAL)
-            rows, split = rows.filter(keep), split.filter(keep)
-            if len(rows):
-                yield rows, split
-
     def blocks(self, fold: int, held_out: bool) -> Iterator[pa.Table]:
         """Canonical rows of the fold with `_row` and `_group`."""
+        if held_out:
+            return self._canonical(fold, lambda split: split[FOLD].to_numpy() == fold)
+        return self._canonical(fold, lambda split: (split[FOLD].to_numpy() >= 0) & (split[FOLD].to_numpy() != fold))
+
+    def _canonical(self, fold: int, kept: Callable[[pa.Table], np.ndarray]) -> Iterator[pa.Table]:
+        """Rows whose `_fold` and `_group` are `kept`, as the fold's schema has them."""
         schema = self.schema(fold)
-        for rows, split in self.original(training=not (held_out and fold == FINAL)):
-            inside = split[FOLD].to_numpy() == fold
-            keep = pa.array(inside if held_out else ~inside | (fold == FINAL))
-            rows, split = rows.filter(keep), split.filter(keep)
-            if not len(rows):
+        for part in self.parts:
+            split = (self.folder / self.split).read_table(part)
+            keep = kept(split)
+            if not keep.any():
                 continue
+            rows, split = (self.folder / "rows").read_table(part).filter(pa.array(keep)), split.filter(pa.array(keep))
             table, _ = schema.canonical(rows)
             for name, column in ((ROW, rows[ROW]), *((c, split[c]) for c in split.column_names if c != FOLD)):
                 table = table.append_column(name, column)
@@ -124,6 +130,16 @@ class Rows:
 
         return FitData(self.schema(fold), regions, seed_of(self.seed, "fit", fold), blocks, source)
 
+    def away(self, fold: int, regions: Regions, rule: StrataRule) -> FitData:
+        """Rows of the other domains in the regions that theirs would be, with their own counts: the same rows in every fold."""
+
+        def blocks() -> Iterator[pa.Table]:
+            for block in self._canonical(fold, lambda split: (split[FOLD].to_numpy() == AWAY) & (split[GROUP].to_numpy() >= 0)):
+                yield block.append_column(REGION, pa.array(region_of(block, regions, rule)))
+
+        counts = np.sum([np.bincount(block[REGION].to_numpy(), minlength=len(regions)) for block in blocks()], axis=0)
+        return FitData(self.schema(fold), regions.counted(counts), seed_of(self.seed, "other domains"), blocks, aside=self.left)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {
@@ -133,6 +149,7 @@ class Rows:
             "counts": [list(row) for row in self.counts],
             "seed": self.seed,
             "split": self.split,
+            **({"domain": self.domain.to_json(), "others": list(self.others), "left": self.left} if self.domain else {}),
         }
 
     @staticmethod
@@ -146,6 +163,9 @@ class Rows:
             tuple(map(tuple, value["counts"])),
             value["seed"],
             value["split"],
+            Domain(**value["domain"]) if "domain" in value else None,
+            tuple(value.get("others", ())),
+            value.get("left", 0),
         )
 
 

@@ -89,8 +89,8 @@ def _plans(kept: Kept, name: str | None) -> Plans:
         raise SettingError(f"a generator that the run fitted: {', '.join(names) or 'there is none'}", repr(wanted), "name one of them")
     mine = [identity for identity, known in zip(kept.fitted.generators, names, strict=True) if known == wanted]
     identity = best.generator if best.generator in mine else mine[0]
-    top = min(MOST, SIZE_CEILING / int(kept.bench.regions(FINAL, best.share).counts.sum()))
-    plan = Candidate("synthetic", best.fits, generator=identity, gamma=1.0, share=best.share, variant=best.variant)
+    top = min(MOST, SIZE_CEILING / kept.bench.regions(FINAL, best.share).rows)
+    plan = Candidate("synthetic", best.fits, generator=identity, gamma=1.0, share=best.share, variant=best.variant, domains=best.domains)
     return Plans(tuple(replace(plan, extra=float(f"{step * top:.4g}")) for step in STEPS))
 
 
@@ -140,7 +140,7 @@ def _enough(candidates: list[Candidate], first: bool, notices: Any) -> None:
 def _found(kept: Kept, table: Table, scored: list[Candidate], notices: list[str]) -> dict[str, Any]:
     regions, truth, first = kept.bench.regions(FINAL, scored[0].share), table.truth, scored[0]
     assert truth is not None, "the series was scored"
-    rows = int(regions.counts.sum())
+    rows = regions.rows
     added = np.array([round(candidate.extra * rows) for candidate in scored])
     losses = np.stack([table.losses[candidate.id, "calibrated"] for candidate in scored], axis=1)
     start = rows + first.plan(regions, kept.bench.allocator).size

@@ -7,6 +7,7 @@ import numpy as np
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
 from codsa_ray.correct import Calibration, Correction, Offset
+from codsa_ray.domain import OTHERS, TARGET, WEIGHTED
 from codsa_ray.plan import Plan
 from codsa_ray.regions import Regions
 from codsa_ray.rows import FINAL
@@ -25,6 +26,8 @@ MANY = {
 }
 SCORES = {"classification": "log-probabilities", "regression": "predictions", "anomaly": "log-odds"}
 SHARED = "; leave out the real rows of `_weight` 0: the generator has learned from them"
+LEFT_OUT = "; leave out the real rows of `_weight` 0: they are of "
+ASIDE = {TARGET: f"{LEFT_OUT}other domains", OTHERS: f"{LEFT_OUT}the target domain"}
 BAG = "{fits} times, each on a bootstrap sample within every `_region`: {one}; average their {scores}"
 
 
@@ -42,13 +45,23 @@ def real_weights(candidate: Candidate, counts: np.ndarray, labels: np.ndarray) -
     return np.asarray(factor * counts.sum() / (factor * counts).sum())
 
 
-def fit_weights(candidate: Candidate, regions: Regions, labels: np.ndarray, plan: Plan) -> np.ndarray:
+def real_counts(bench: Bench, candidate: Candidate) -> np.ndarray:
+    """(G,) weight of the real rows that one of the candidate's fits on all training rows takes, before weights by class or group."""
+    if candidate.domains == WEIGHTED:
+        real = bench.training(FINAL, candidate.share)
+        return np.bincount(real.group, real.weight * bench.importance(FINAL, candidate.share), len(bench.rows.groups))
+    own, others = bench.regions(FINAL, candidate.share).group_counts, np.array(bench.rows.others or [0])
+    return np.asarray(own * (candidate.domains != OTHERS) + others * (candidate.domains != TARGET))
+
+
+def fit_weights(candidate: Candidate, regions: Regions, labels: np.ndarray, plan: Plan, counts: np.ndarray | None = None) -> np.ndarray:
     """(G,) all weight of one of the candidate's fits in each group, as the offset wants it: trial.py in closed form.
 
     Args:
-        regions: with the real rows of the fit.
+        regions: that the plan is of.
+        counts: (G,) weight of the real rows of the fit (`real_counts`); the rows of the regions when left out.
     """
-    counts = regions.group_counts
+    counts = regions.group_counts if counts is None else counts
     weight = counts * real_weights(candidate, counts, labels)
     if candidate.kind == "loss":
         return np.asarray(weight / np.maximum(np.bincount(labels, weight)[labels], 1e-12))
@@ -66,9 +79,9 @@ def _most(candidate: Candidate, counts: np.ndarray) -> int:
 def recipe(candidate: Candidate, counts: np.ndarray, task: str = "classification") -> str:
     """How to train what the verdict chose on `augmented/`, in one sentence."""
     words = {"fits": candidate.fits, "most": _most(candidate, counts), "scores": SCORES[task]}
-    one = ONE[candidate.kind].format(**words)
+    one = ONE["weights" if candidate.kind == "plain" and candidate.domains else candidate.kind].format(**words)
     sentence = one if candidate.fits == 1 else MANY.get(candidate.kind, BAG).format(one=one, **words)
-    return sentence + (SHARED if candidate.share < 1 else "")
+    return sentence + (SHARED if candidate.share < 1 else "") + ASIDE.get(candidate.domains, "")
 
 
 def correction_of(bench: Bench, candidate: Candidate, form: str, title: str, calibration: Calibration | None) -> dict[str, Any]:
@@ -82,12 +95,13 @@ def correction_of(bench: Bench, candidate: Candidate, form: str, title: str, cal
     schema, groups = bench.rows.schema(FINAL), bench.rows.groups
     regions = bench.regions(FINAL, candidate.share)
     scaling = calibration if form == "calibrated" else None
-    words = {"candidate": title, "train": recipe(candidate, regions.group_counts, schema.task)}
+    counts = real_counts(bench, candidate)
+    words = {"candidate": title, "train": recipe(candidate, counts, schema.task)}
     if not bench.classes:
         return {**Correction(schema.task, calibration=scaling).to_json(), **words}
     coarse, onto = bench.coarse(FINAL)
     labels = groups.labels(schema.classes)
-    weight = fit_weights(candidate, regions, labels, candidate.plan(regions, bench.allocator))
+    weight = fit_weights(candidate, regions, labels, candidate.plan(regions, bench.allocator), counts)
     joint = candidate.kind == "cells"
     offset = Offset.of(weight, np.array(groups.mix), labels, bench.classes, None if joint else onto)
     cells = groups.items if joint else coarse.items

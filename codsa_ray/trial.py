@@ -9,6 +9,7 @@ from codsa_ray.bench import Bench, Real
 from codsa_ray.bias import bias_corrected, smote
 from codsa_ray.candidates import Candidate
 from codsa_ray.correct import average, merge_cells, offset_scores
+from codsa_ray.domain import WEIGHTED
 from codsa_ray.errors import CandidateError
 from codsa_ray.plan import sainte_lague, size_of
 from codsa_ray.seeds import rng_of, seed_of
@@ -56,6 +57,7 @@ def run_trial(bench: Bench, candidate: Candidate, fold: int) -> Scores:
         CandidateError: scores of another shape, that are not finite, or that do not sum to 1; negative weights for a learner that does not
             take them.
     """
+    bench = bench.within(candidate.domains)
     held = bench.held_out(fold)
     raw, corrected = [], []
     for index, mix in enumerate(mixes(bench, candidate, fold)):
@@ -70,8 +72,10 @@ def run_trial(bench: Bench, candidate: Candidate, fold: int) -> Scores:
 
 def mixes(bench: Bench, candidate: Candidate, fold: int) -> Iterator[Mix]:
     """The training rows of each of the candidate's fits."""
+    bench = bench.within(candidate.domains)
     real = bench.training(fold, candidate.share)
-    base = Mix(real.X, real.group if candidate.kind == "cells" else real.y, real.weight, real.group)
+    weight = real.weight * bench.importance(fold, candidate.share) if candidate.domains == WEIGHTED else real.weight
+    base = Mix(real.X, real.group if candidate.kind == "cells" else real.y, weight, real.group)
     for index in range(candidate.fits):
         rng = rng_of(bench.rows.seed, "mix", fold, index)
         if candidate.kind == "synthetic":

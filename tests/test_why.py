@@ -171,7 +171,7 @@ def test_resampling_keeps_groups_and_the_real_and_synthetic_rows_of_each_apart()
 def test_the_pilot_s_rows_are_new_to_it(scored: Scored, facts: Facts) -> None:
     """Losses on held-out rows come from the search, so each row was scored by a fit that had not seen it."""
     one = Refits(scored, facts.bench)
-    pilot = one.pilot()
+    pilot = one.pilot("")
     assert pilot is not None
     assert (pilot.kind, pilot.strength, pilot.fits) == ("weights", 1.0, 1)
     assert scored.synthetic is not None

@@ -14,12 +14,14 @@ from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
 from codsa_ray.clock import Stage
 from codsa_ray.decide import CONFIDENCE
+from codsa_ray.errors import CandidateError
 from codsa_ray.fitdata import REGION
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job
 from codsa_ray.judge import Decision, calibration_of, title
 from codsa_ray.outcomes import Table
 from codsa_ray.plan import Plan
+from codsa_ray.plugins import name_of
 from codsa_ray.report.evaluation import evaluation
 from codsa_ray.report.losses import candidates, curve, groups
 from codsa_ray.report.scored import Scored
@@ -145,6 +147,7 @@ def _data(facts: Facts) -> dict[str, Any]:
         "train": int(counts[:-1].sum()),
         "test": int(counts[-1].sum()),
         "set_aside": read["set_aside"],
+        **({"other_domains": sum(rows.others)} if rows.domain else {}),
         "columns": len(rows.schema(FINAL).order),
         "folds": rows.folds,
     }
@@ -153,8 +156,7 @@ def _data(facts: Facts) -> dict[str, Any]:
 def _notices(facts: Facts) -> list[str]:
     found = [*facts.said, *(f"generator {name} is out: {reason}" for name, reason in facts.failed.items())]
     found += _projected(facts)
-    if facts.job.source and not any(g.needs.source for g in facts.job.generator if not isinstance(g, str)):
-        found.append("the source was not used: none of the generators learns from one")
+    found += _sources(facts)
     found += [f"candidate {o.candidate.name} failed: {o.failed}" for o in facts.table.outcomes.values() if o.failed]
     found += _asked(facts)
     if facts.bench.partitions[FINAL].regions.counts.sum() > facts.bench.cap:
@@ -168,6 +170,20 @@ def _notices(facts: Facts) -> list[str]:
         "; this report shows some" if facts.job.rows else "; this report shows none"
     )
     return [*found, kept]
+
+
+def _sources(facts: Facts) -> list[str]:
+    """Who learned from the source, or from rows of other domains, and what those weigh."""
+    rows, alone = facts.bench.rows, [name_of(g) for g in facts.job.generator if not g.needs.source]  # type: ignore[union-attr]
+    if facts.job.source and len(alone) == len(facts.job.generator):
+        return ["the source was not used: none of the generators learns from one"]
+    if rows.domain is None:
+        return []
+    found = [f"learned from rows of the target domain alone: {', '.join(alone)}"] if alone else []
+    try:
+        return [*found, facts.bench.ratio(FINAL).notice]
+    except CandidateError as error:
+        return [*found, f"no importance weights: {error}"]
 
 
 def _asked(facts: Facts) -> list[str]:

@@ -44,7 +44,7 @@ class Refits:
         Every fit sees its own draw, where there are several, and rows resampled within groups, real and synthetic ones apart. The
         generator is not fitted again.
         """
-        held = self.bench.held_out(FOLD)
+        held = self.bench.within(candidate.domains).held_out(FOLD)
         several = list(mixes(self.bench, replace(candidate, fits=self.draws(candidate)), FOLD))
         scores = []
         for index in range(TIMES):
@@ -74,11 +74,11 @@ class Refits:
             for g, (a, b) in enumerate(zip(*many, strict=True))
         ]
 
-    def pilot(self) -> Candidate | None:
-        """The single fit at full weights, by group before by class, of the learner's tuned variant."""
+    def pilot(self, domains: str) -> Candidate | None:
+        """The single fit at full weights, by group before by class, of the learner's tuned variant and on these domains' rows."""
         variant = self.scored.plain[0].variant
         found = [o.candidate for o in self.scored.table.outcomes.values() if not o.left_out and o.candidate.variant == variant]
-        full = [c for c in found if c.kind == "weights" and c.strength == 1 and c.fits == 1]
+        full = [c for c in found if c.kind == "weights" and c.strength == 1 and c.fits == 1 and c.domains == domains]
         return next(iter(sorted(full, key=lambda c: c.by != "group")), None)
 
     def draws(self, candidate: Candidate) -> int:
@@ -91,7 +91,7 @@ class Refits:
         return self.scored.table.outcomes[candidate.id].seconds / (candidate.fits * self.bench.rows.folds)
 
     def _real(self, candidate: Candidate) -> np.ndarray:
-        return self.bench.training(FOLD, candidate.share).y
+        return self.bench.within(candidate.domains).training(FOLD, candidate.share).y
 
     def _fit(self, candidate: Candidate, mix: Mix, index: int) -> Predictor:
         learner = self.bench.learner.variants()[candidate.variant]

@@ -15,6 +15,7 @@ from codsa_ray.report.refits import PATIENCE, PER_GROUP, TIMES, Refits
 from codsa_ray.report.scored import Scored
 from codsa_ray.rows import FINAL
 from codsa_ray.seeds import fingerprint
+from codsa_ray.shipped import real_counts
 
 VERSION = 1
 STEPS = 13
@@ -37,7 +38,7 @@ def tradeoff(scored: Scored, bench: Bench) -> dict[str, Any]:
         return {"skipped": f"{candidate.name} adds signed rows, not a plan of synthetic rows by region"}
     scales = np.linspace(0.0, _furthest(scored, candidate), STEPS)
     designs, refits = _designs(candidate, float(scales[-1])), Refits(scored, bench)
-    pilot = refits.pilot()
+    pilot = refits.pilot(candidate.domains)
     if pilot is None:
         return {"skipped": "no fit at full weights could be scored, which the generator's rows would be held against"}
     depends = ["tradeoff", VERSION, TIMES, PER_GROUP, refits.draws(candidate), pilot.id, *(design.id for design in designs)]
@@ -119,10 +120,10 @@ def _terms(bench: Bench, sizes: np.ndarray) -> Callable[[Candidate], dict[str, A
     mix = np.array(bench.rows.groups.mix)
 
     def terms(candidate: Candidate) -> dict[str, Any]:
-        regions, plan = bench.regions(FINAL, candidate.share), _plan(bench, candidate)
+        regions, plan, real = bench.regions(FINAL, candidate.share), _plan(bench, candidate), real_counts(bench, candidate)
         parts = [np.bincount(regions.groups, np.array(p.counts) * p.row_weight, len(mix)) for p in plan.parts]
         synthetic = np.sum([np.zeros(len(mix)), *parts], axis=0)
-        weight = regions.group_counts + synthetic
+        weight = real + synthetic
         value = {"mismatch": mismatch(weight, mix), "bias": generation_bias(synthetic, weight, mix, sizes)}
         return {"size": plan.size, "tilt": candidate.tilt, **value}
 

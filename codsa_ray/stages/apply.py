@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from codsa_ray.bench import Bench, keys_of
 from codsa_ray.candidates import Candidate
 from codsa_ray.contracts import Progress
+from codsa_ray.density_ratio import Ratio
+from codsa_ray.domain import OTHERS, POOLED, TARGET, WEIGHTED
 from codsa_ray.errors import InternalError
 from codsa_ray.fitdata import REGION, ROW
 from codsa_ray.folder import Folder
@@ -17,8 +20,8 @@ from codsa_ray.partition import Partition
 from codsa_ray.plan import Plan
 from codsa_ray.pool import Pool, prefix
 from codsa_ray.record import Record, as_recorded, write_recorded
-from codsa_ray.rows import FINAL, FOLD, GROUP, Rows, region_of
-from codsa_ray.shipped import real_weights
+from codsa_ray.rows import AWAY, FINAL, FOLD, GROUP, Rows, region_of
+from codsa_ray.shipped import real_counts, real_weights
 from codsa_ray.stages.cluster import spread
 
 VERSION = 2
@@ -52,7 +55,13 @@ class Output:
 
 @dataclass(frozen=True)
 class Writer:
-    """Writes outputs. Real rows that are not on the partition's side weigh 0."""
+    """Writes outputs. Real rows that are not on the partition's side, or not of the domains trained on, weigh 0.
+
+    Args:
+        weights: (G,) of a real row of each group.
+        domains: see Candidate.
+        ratio: what rows of other domains are weighted by, where they are.
+    """
 
     rows: Rows
     partition: Partition
@@ -60,6 +69,8 @@ class Writer:
     plan: Plan
     weights: tuple[float, ...]
     folder: Folder
+    domains: str = POOLED
+    ratio: Ratio | None = None
 
     def __call__(self, output: Output) -> Record:
         """Writes one file."""
@@ -67,14 +78,26 @@ class Writer:
 
     def _real(self, part: str) -> pa.Table:
         rows, split = (self.rows.folder / "rows").read_table(part), (self.rows.folder / "split").read_table(part)
-        keep = pa.array(split[FOLD].to_numpy() >= 0)
+        fold, group = split[FOLD].to_numpy(), split[GROUP].to_numpy()
+        keep = pa.array((fold >= 0) | ((fold == AWAY) & (group >= 0)))
         rows, split = rows.filter(keep), split.filter(keep)
         canonical, _ = self.rows.schema(FINAL).canonical(rows)
         region = region_of(canonical.append_column(GROUP, split[GROUP]), self.partition.regions, self.partition.rule)
         weight = np.array(self.weights)[split[GROUP].to_numpy()]
+        told = split.append_column(ROW, rows[ROW]).append_column(REGION, pa.array(region))
+        away = split[FOLD].to_numpy() == AWAY
         if self.partition.side is not None:
-            weight = weight * self.partition.side(split.append_column(ROW, rows[ROW]).append_column(REGION, pa.array(region)))
+            weight = weight * (self.partition.side(told) | away)
+        if self.rows.domain is not None:
+            weight = weight * self._by_domain(canonical, told, away)
         return self._marked(rows.drop_columns([ROW]), False, region, weight, -1)
+
+    def _by_domain(self, canonical: pa.Table, told: pa.Table, away: np.ndarray) -> np.ndarray:
+        """(n,) factor of each real row's weight."""
+        factor = np.where(away, float(self.domains != TARGET), float(self.domains != OTHERS))
+        if self.ratio is not None and away.any():
+            factor[away] = self.ratio.weights(canonical.filter(pa.array(away)), keys_of(told.filter(pa.array(away))))
+        return factor
 
     def _drawn(self, output: Output) -> pa.Table:
         pool = self.pools[output.draw]
@@ -127,14 +150,8 @@ def outputs(rows: Rows, pools: tuple[Pool, ...], plan: Plan) -> list[Output]:
     return found
 
 
-def _weights(rows: Rows, candidate: Candidate) -> tuple[float, ...]:
-    found = real_weights(candidate, rows.group_counts(FINAL), rows.groups.labels(rows.schema(FINAL).classes))
-    return tuple(map(float, found))
-
-
 def apply(
-    rows: Rows,
-    partition: Partition,
+    bench: Bench,
     pools: tuple[Pool, ...],
     plan: Plan,
     candidate: Candidate,
@@ -143,7 +160,7 @@ def apply(
     workers: int,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Writes `augmented/`: real training rows as they came and the plan's synthetic rows, with MARKS.
+    """Writes `augmented/`: real training rows, those of other domains too, as they came and the plan's synthetic rows, with MARKS.
 
     What was written before stays, if every file is still as it was recorded.
 
@@ -160,17 +177,20 @@ def apply(
         return {**stored, "reused": True}
     manifest.clear()
     folder.delete()
-    left = partition.of_learner(candidate.share)
-    work: Callable[[Output], Record] = Writer(rows, left, pools, plan, _weights(rows, candidate), folder)
+    rows, left = bench.rows, bench.partitions[FINAL].of_learner(candidate.share)
+    weights = real_weights(candidate, real_counts(bench, candidate), rows.groups.labels(rows.schema(FINAL).classes))
+    ratio = bench.ratio(FINAL) if candidate.domains == WEIGHTED else None
+    work: Callable[[Output], Record] = Writer(rows, left, pools, plan, tuple(map(float, weights)), folder, candidate.domains, ratio)
+    training = int(rows.group_counts(FINAL).sum()) + sum(rows.others)
     files = outputs(rows, pools, plan)
     written: dict[int, Record] = {}
-    for index, record in spread(files, lambda: work, workers, here=sum(rows.group_counts(FINAL)) + plan.size * plan.draws <= FEW_ROWS):
+    for index, record in spread(files, lambda: work, workers, here=training + plan.size * plan.draws <= FEW_ROWS):
         written[index] = record
         progress("apply", len(written), len(files))
     records = {files[index].name: record for index, record in sorted(written.items())}
     real = sum(records[output.name].rows for output in files if output.part)
     total = sum(record.rows for record in records.values())
-    _compare(folder, records, (real, total - real), (int(rows.group_counts(FINAL).sum()), plan.size * plan.draws))
+    _compare(folder, records, (real, total - real), (training, plan.size * plan.draws))
     stored = {name: record.to_json() for name, record in records.items()}
     facts = {"rows_in": real, "rows_out": total, "synthetic": total - real, "generator": candidate.generator, "files": stored}
     return {**manifest.write(**facts), "reused": False}

@@ -19,7 +19,7 @@ from codsa_ray.plugins import identity, name_of
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.seeds import fingerprint
 from codsa_ray.stages.cluster import RETRIES, plain_error
-from codsa_ray.stages.source import Source, source_identity
+from codsa_ray.stages.source import Related, source_identity
 
 VERSION = 1
 CHECKPOINT = "checkpoint"
@@ -148,7 +148,7 @@ def run_fit(fit: FitJob, data: FitData, device: str) -> str | None:
 
 
 def fit_all(
-    job: Job, rows: Rows, partitions: dict[int, Partition], jobs: list[FitJob], source: Source | None, progress: Progress
+    job: Job, rows: Rows, partitions: dict[int, Partition], jobs: list[FitJob], source: Related | None, progress: Progress
 ) -> Fitted:
     """Fits what is not fitted yet."""
     waiting = [fit for fit in jobs if fit.manifest.read() is None]
@@ -172,7 +172,7 @@ def fit_all(
 
 
 def _run(
-    job: Job, rows: Rows, partitions: dict[int, Partition], waiting: list[FitJob], source: Source | None
+    job: Job, rows: Rows, partitions: dict[int, Partition], waiting: list[FitJob], source: Related | None
 ) -> Iterator[tuple[FitJob, str | None]]:
     import ray
 
@@ -233,7 +233,7 @@ def _task(fit: FitJob) -> Any:
     return ray.remote(**options)(_fit_task)
 
 
-def _fit_task(fit: FitJob, shared: tuple[Rows, dict[int, Partition], Source | None]) -> str | None:
+def _fit_task(fit: FitJob, shared: tuple[Rows, dict[int, Partition], Related | None]) -> str | None:
     import torch
 
     # One thread each: fits run side by side, and a sum's order must not depend on how many cores a machine has.

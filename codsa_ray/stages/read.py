@@ -2,32 +2,27 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from codsa_ray.contracts import Progress
 from codsa_ray.errors import GroupError, InputError, SchemaError
-from codsa_ray.fitdata import ROW
 from codsa_ray.folder import Folder
-from codsa_ray.formats import Fragment, Probe, fragments, load, probe
+from codsa_ray.formats import Fragment, Probe, fragments, probe
 from codsa_ray.grouping import Grouping
 from codsa_ray.groups import Groups
 from codsa_ray.infer import MOST_CLASSES, infer, near, refuse
 from codsa_ray.job import Job
 from codsa_ray.manifest import Manifest
-from codsa_ray.rows import FINAL, FOLD, GROUP, UNIT, Rows
+from codsa_ray.rows import AWAY, FINAL, Rows
 from codsa_ray.schema import Schema
-from codsa_ray.seeds import hash_rows
 from codsa_ray.split import EXACT_ROWS, Split, folds_for, split_exactly, split_units
 from codsa_ray.stages.cluster import spread
+from codsa_ray.stages.parts import Assign, Held, Normalise, Part, Targets, Written
 from codsa_ray.stages.ranked import small_groups
-from codsa_ray.summary import Summary
-from codsa_ray.values import as_text
 
 VERSION = 2
 # Parts are at most 128k rows: so few are read sooner than actors start.
@@ -35,129 +30,8 @@ FEW_PARTS = 2
 BINNED_ROWS = 2_000_000
 
 
-@dataclass(frozen=True)
-class Part:
-    """One fragment of DATA (or of the test set) and where its rows go."""
-
-    fragment: Fragment
-    name: str
-    first: int
-    rows: int
-    test: bool
-
-
-@dataclass(frozen=True)
-class Written:
-    """What one part was found to hold."""
-
-    rows: int
-    set_aside: int
-    cells: tuple[tuple[Any, ...], ...]
-    counts: tuple[int, ...]
-    codes: np.ndarray | None
-    positions: np.ndarray | None
-    units: np.ndarray | None
-
-
-def _unit_hash(table: pa.Table, unit: str) -> np.ndarray:
-    # Rows whose unit is not known count as one unit: they might be.
-    text = pc.fill_null(as_text(table[unit]), "").to_numpy(zero_copy_only=False).astype(object)
-    return np.asarray(pd.util.hash_array(text, categorize=False).astype(np.uint64))
-
-
 def _probe() -> Callable[[Fragment], Probe]:
     return probe
-
-
-def _has_value(target: pa.ChunkedArray, numeric: bool) -> pa.ChunkedArray:
-    """True where there is a label, or a finite number."""
-    if numeric and pa.types.is_floating(target.type):
-        return pc.fill_null(pc.is_finite(target), False)
-    return pc.is_valid(as_text(target))
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Finite values of the target in one part, thinned to about `share` of its rows."""
-
-    types: pa.Schema
-    target: str
-    share: float
-    seed: int
-
-    def __call__(self, part: Part) -> np.ndarray:
-        """(n,) float64 values."""
-        found, first = [], part.first
-        for block in load(part.fragment, self.types):
-            positions = np.arange(first, first + len(block), dtype=np.int64)
-            first += len(block)
-            values = block[self.target].cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
-            found.append(values[np.isfinite(values) & (hash_rows(positions, self.seed, "bins") < self.share * 2.0**64)])
-        return np.concatenate(found) if found else np.zeros(0)
-
-
-@dataclass(frozen=True)
-class Normalise:
-    """Writes one part's rows with their positions, rows without a target set aside.
-
-    Args:
-        numeric: a target that is not finite is none.
-    """
-
-    folder: Folder
-    types: pa.Schema
-    grouping: Grouping
-    target: str
-    unit: str | None
-    exact: bool
-    numeric: bool = False
-
-    def __call__(self, part: Part) -> Written:
-        """Writes the part; returns what it holds."""
-        tables, first = [], part.first
-        for block in load(part.fragment, self.types):
-            positions = pa.array(np.arange(first, first + len(block), dtype=np.int64))
-            first += len(block)
-            block = block.append_column(ROW, positions)
-            tables.append(block.filter(_has_value(block[self.target], self.numeric)))
-        read = first - part.first
-        empty = self.types.append(pa.field(ROW, pa.int64())).empty_table()
-        table = self.grouping.relabel(pa.concat_tables(tables) if tables else empty)
-        (self.folder / "rows").write_table(part.name, table)
-        return self._written(table, read)
-
-    def _written(self, table: pa.Table, read: int) -> Written:
-        keys, codes = self.grouping.keys(table)
-        counts = np.bincount(codes, minlength=len(keys))
-        units = _unit_hash(table, self.unit) if self.unit else None
-        kept, positions = (codes.astype(np.int32), table[ROW].to_numpy()) if self.exact else (None, None)
-        return Written(len(table), read - len(table), tuple(keys), tuple(map(int, counts)), kept, positions, units)
-
-
-@dataclass(frozen=True)
-class Assign:
-    """Writes one part's folds and groups; returns the summary and the group counts of each of its folds."""
-
-    folder: Folder
-    groups: Groups
-    split: Split
-    unit: str | None
-
-    def __call__(self, part: Part) -> tuple[dict[int, Summary], dict[int, np.ndarray]]:
-        """Writes the part's split; returns (summaries, counts) by fold."""
-        table = (self.folder / "rows").read_table(part.name)
-        group = self.groups.assign(table).astype(np.int32)
-        positions = table[ROW].to_numpy()
-        fold = np.full(len(table), FINAL, dtype=np.int8) if part.test else self.split.of(positions)
-        columns = {FOLD: fold, GROUP: group, **({UNIT: _unit_hash(table, self.unit)} if self.unit else {})}
-        (self.folder / "split").write_table(part.name, pa.table(columns))
-        summaries, counts = {}, {}
-        for f in np.unique(fold):
-            mine = fold == f
-            counts[int(f)] = np.bincount(group[mine & (group >= 0)], minlength=len(self.groups.items))
-            if f != FINAL:
-                summaries[int(f)] = Summary.of(table.filter(pa.array(mine)).drop_columns([ROW]), positions[mine])
-        return summaries, counts
 
 
 def read(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any]]:
@@ -213,9 +87,9 @@ def _depends(job: Job, found: list[tuple[Fragment, bool]]) -> dict[str, Any]:
             "target_mix",
         )
     }
-    # Named where it is used, so that runs without it are those of before.
-    bins = {"bins": job.bins} if job.bins else {}
-    return {"version": VERSION, "data": [[fragment.identity, test] for fragment, test in found], **settings, **bins}
+    # Named where they are used, so that runs without them are those of before.
+    named = {**({"bins": job.bins} if job.bins else {}), **({"domain": job.home.to_json()} if job.home else {})}
+    return {"version": VERSION, "data": [[fragment.identity, test] for fragment, test in found], **settings, **named}
 
 
 def _types(job: Job, probes: list[Probe]) -> tuple[pa.Schema, list[str]]:
@@ -228,6 +102,7 @@ def _types(job: Job, probes: list[Probe]) -> tuple[pa.Schema, list[str]]:
     for option, column in [
         ("--target", job.target),
         ("--unit", job.unit),
+        ("--domain", job.domain),
         *(("--group", c) for c in job.group),
         *(("--hide", c) for c in job.hide),
     ]:
@@ -244,41 +119,37 @@ def _parts(found: list[tuple[Fragment, bool]], rows: list[int]) -> list[Part]:
 def _divide(
     job: Job, folder: Folder, parts: list[Part], types: pa.Schema, notices: list[str], manifest: Manifest, progress: Progress
 ) -> tuple[Rows, dict[str, Any]]:
-    grouping = _grouping(job, parts, types)
+    grouping, home, here = _grouping(job, parts, types), job.home, len(parts) <= FEW_PARTS
     total = sum(part.rows for part in parts if not part.test)
     exact = total <= EXACT_ROWS or job.unit is not None
-    work = Normalise(folder, types, grouping, job.target, job.unit, exact, job.task == "regression")
+    work = Normalise(folder, types, grouping, job.target, job.unit, exact, job.task == "regression", home)
     written: dict[int, Written] = {}
-    for index, result in spread(parts, lambda: work, job.workers, here=len(parts) <= FEW_PARTS):
+    for index, result in spread(parts, lambda: work, job.workers, here=here):
         written[index] = result
         progress("read", len(written), 2 * len(parts))
     # A test set of its own makes no group: what training rows do not have, nothing can be learned of.
     training = [w for i, w in written.items() if not parts[i].test]
     counts = _count(training)
+    if home:
+        home.check(sum((w.domains for w in training), Counter[str]()))
     _check_labels(job, counts, sum(w.rows for w in training), sum(w.set_aside for w in training))
     groups = Groups.of(grouping, counts, dict(job.target_mix) if job.target_mix else None, job.smallest)
     split, folds = _split(job, folder, groups, parts, written, notices)
-    summaries: dict[int, Summary] = {}
-    held = np.zeros((folds + 2, len(groups.items)), dtype=np.int64)
-    assign = Assign(folder, groups, split, job.unit)
-    for done, (_, (found, cells)) in enumerate(
-        _in_order(spread(parts, lambda: assign, job.workers, here=len(parts) <= FEW_PARTS), len(parts))
-    ):
-        for fold, summary in found.items():
-            summaries[fold] = summaries[fold].merge(summary) if fold in summaries else summary
-        for fold, cell in cells.items():
-            held[fold] += cell
+    units = np.unique(np.concatenate([w.units for w in training])) if home and job.unit else None
+    assign, held = Assign(folder, groups, split, job.unit, home, units), Held()
+    for done, (_, found) in enumerate(_in_order(spread(parts, lambda: assign, job.workers, here=here), len(parts))):
+        for one in found:
+            held.add(one)
         progress("read", len(parts) + done + 1, 2 * len(parts))
-    schemas = _schemas(job, summaries, folds)
-    counts_by_fold = tuple(tuple(map(int, row)) for row in held)
-    rows = Rows(folder, tuple(part.name for part in parts), groups, tuple(schemas), counts_by_fold, job.seed)
-    notices += [f"column {column!r} is left out: {reason}" for column, reason in schemas[-1].left_out]
+    rows = _rows(job, folder, parts, groups, held, folds)
+    notices += _notices(job, rows, held, training)
     set_aside = sum(w.set_aside for w in written.values())
     if set_aside:
         notices.append(f"{set_aside} rows without a value of {job.target!r} were set aside")
-    tested, known = sum(w.rows for i, w in written.items() if parts[i].test), int(held[FINAL].sum())
+    tested, known = held.rows[FINAL] if job.test else 0, sum(rows.counts[-1])
     if tested > known:
-        notices.append(f"{tested - known} of {tested} test rows are in no group of the training rows and were left out")
+        of = f" with {job.domain!r} {job.target_domain!r}" if home else ""
+        notices.append(f"{tested - known} of {tested} test rows are in no group of the training rows{of} and were left out")
     if job.test and not known:
         raise InputError("test rows in the groups of the training rows", f"none in {Folder(job.test).shown}", "check --test")
     facts = manifest.write(
@@ -289,6 +160,28 @@ def _divide(
         notices=notices,
     )
     return rows, {**facts, "reused": False}
+
+
+def _rows(job: Job, folder: Folder, parts: list[Part], groups: Groups, held: Held, folds: int) -> Rows:
+    names, counts = tuple(part.name for part in parts), held.by_fold(folds, len(groups.items))
+    rows = Rows(folder, names, groups, tuple(_schemas(job, held, folds)), counts, job.seed)
+    if job.home is None:
+        return rows
+    others = held.counts[AWAY]
+    return replace(rows, domain=job.home, others=tuple(map(int, others)), left=held.rows[AWAY] - int(others.sum()))
+
+
+def _notices(job: Job, rows: Rows, held: Held, training: list[Written]) -> list[str]:
+    found = [f"column {column!r} is left out: {reason}" for column, reason in rows.schema(FINAL).left_out]
+    if rows.domain is None:
+        return found
+    names = sum((w.domains for w in training), Counter[str]())
+    own, others = names.pop(rows.domain.value), ", ".join(f"{name} {many:,}" for name, many in names.most_common())
+    found.append(f"{own:,} rows with {job.domain!r} {job.target_domain!r} are split and drawn; rows trained on and never scored: {others}")
+    if rows.left:
+        shared = f", or share a {job.unit!r} with it," if job.unit else ""
+        found.append(f"{rows.left:,} rows of other domains are in no group of the target domain{shared} and were left out")
+    return found
 
 
 def _grouping(job: Job, parts: list[Part], types: pa.Schema) -> Grouping:
@@ -302,7 +195,7 @@ def _grouping(job: Job, parts: list[Part], types: pa.Schema) -> Grouping:
     kind = types.field(job.target).type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         raise SchemaError(f"a numeric target {job.target!r} for --bins", str(kind), "cast the column first")
-    work = Targets(types, job.target, BINNED_ROWS / max(sum(part.rows for part in own), 1), job.seed)
+    work = Targets(types, job.target, BINNED_ROWS / max(sum(part.rows for part in own), 1), job.seed, job.home)
     values = dict(spread(own, lambda: work, job.workers, here=len(own) <= FEW_PARTS))
     return grouping.binned(np.concatenate([values[index] for index in range(len(own))]))
 
@@ -341,10 +234,12 @@ def _split(
     job: Job, folder: Folder, groups: Groups, parts: list[Part], written: dict[int, Written], notices: list[str]
 ) -> tuple[Split, int]:
     mine = [i for i in range(len(parts)) if not parts[i].test]
-    total = sum(written[i].rows for i in mine)
+    total = sum(sum(written[i].counts) for i in mine)
     folds = folds_for(total, min(group.rows for group in groups.items), job.folds, notices)
     if written[mine[0]].codes is None:
-        positions, group, notice = small_groups(folder, [parts[i].name for i in mine], groups, job.workers, len(parts) <= FEW_PARTS)
+        positions, group, notice = small_groups(
+            folder, [parts[i].name for i in mine], groups, job.home, job.workers, len(parts) <= FEW_PARTS
+        )
         notices.append(notice)
     else:
         index = {group: g for g, group in enumerate(groups.keys)}
@@ -367,15 +262,10 @@ def _by_unit(job: Job, positions: np.ndarray, group: np.ndarray, units: np.ndarr
     return fold
 
 
-def _schemas(job: Job, summaries: dict[int, Summary], folds: int) -> list[Schema]:
-    def total(without: int) -> Summary:
-        merged: Summary | None = None
-        for fold in sorted(summaries):
-            if fold != without:
-                merged = summaries[fold] if merged is None else merged.merge(summaries[fold])
-        assert merged is not None
-        return merged
-
-    options: dict[str, Any] = {"task": job.task, "hidden": job.hide, "group_columns": job.group, "keep": job.keep}
-    final = infer(total(FINAL), job.target, overrides=dict(job.schema or {}), **options)
-    return [final.relearn(total(fold)) for fold in range(folds)] + [final]
+def _schemas(job: Job, held: Held, folds: int) -> list[Schema]:
+    # The domain is constant where the model will be used: learners that saw it would learn what they cannot use.
+    domain = (job.domain,) if job.domain else ()
+    hidden, groups = tuple(dict.fromkeys((*job.hide, *domain))), (*job.group, *domain)
+    options: dict[str, Any] = {"task": job.task, "hidden": hidden, "group_columns": groups, "keep": job.keep}
+    final = infer(held.without(FINAL), job.target, overrides=dict(job.schema or {}), **options)
+    return [final.relearn(held.without(fold)) for fold in range(folds)] + [final]

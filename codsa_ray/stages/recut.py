@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,7 @@ from codsa_ray.manifest import Manifest
 from codsa_ray.rows import FINAL, FOLD, GROUP, UNIT, Rows
 from codsa_ray.seeds import seed_of
 from codsa_ray.split import split_exactly, split_units
-from codsa_ray.summary import Summary
+from codsa_ray.stages.parts import Held, told
 
 VERSION = 1
 THIN = 30  # training rows of a group under which one cut says too little
@@ -50,8 +49,7 @@ def cut_again(rows: Rows, repeat: int, mark: str, progress: Progress) -> tuple[R
 def _cut(rows: Rows, place: str, repeat: int) -> Rows:
     splits = {part: (rows.folder / rows.split).read_table(part) for part in rows.parts}
     fold = _folds(rows, splits, repeat)
-    summaries: dict[int, Summary] = {}
-    held = np.zeros((rows.folds + 2, len(rows.groups.items)), dtype=np.int64)
+    held = Held()
     start = 0
     for part, split in splits.items():
         mine = fold[start : start + len(split)]
@@ -59,16 +57,15 @@ def _cut(rows: Rows, place: str, repeat: int) -> Rows:
         moved = split.set_column(split.column_names.index(FOLD), FOLD, pa.array(mine))
         (rows.folder / place).write_table(part, moved)
         table = (rows.folder / "rows").read_table(part)
-        for f, summary, counts in _told(table, mine, split[GROUP].to_numpy(), len(rows.groups.items)):
-            held[f] += counts
-            if f != FINAL:
-                summaries[f] = summaries[f].merge(summary) if f in summaries else summary
-    schemas = tuple(rows.schema(FINAL).relearn(_total(summaries, f)) for f in range(rows.folds))
-    return replace(rows, schemas=(*schemas, rows.schema(FINAL)), counts=tuple(tuple(map(int, row)) for row in held), split=place)
+        for one in told(table, mine, split[GROUP].to_numpy(), len(rows.groups.items)):
+            held.add(one)
+    schemas = tuple(rows.schema(FINAL).relearn(held.without(f)) for f in range(rows.folds))
+    counts = held.by_fold(rows.folds, len(rows.groups.items))
+    return replace(rows, schemas=(*schemas, rows.schema(FINAL)), counts=counts, split=place)
 
 
 def _folds(rows: Rows, splits: dict[str, pa.Table], repeat: int) -> np.ndarray:
-    """(n,) int8 fold of every row of every part; test rows stay where they are."""
+    """(n,) int8 fold of every row of every part; test rows and those of other domains stay where they are."""
 
     def column(name: str, tables: Iterator[pa.Table]) -> np.ndarray:
         return np.concatenate([table[name].to_numpy() for table in tables])
@@ -76,7 +73,7 @@ def _folds(rows: Rows, splits: dict[str, pa.Table], repeat: int) -> np.ndarray:
     fold = column(FOLD, iter(splits.values())).astype(np.int8)
     group = column(GROUP, iter(splits.values()))
     positions = np.concatenate([(rows.folder / "rows").read_table(part, [ROW])[ROW].to_numpy() for part in splits])
-    training = (fold != FINAL) & (group >= 0)
+    training = (fold >= 0) & (group >= 0)
     seed = seed_of(rows.seed, "repeat", repeat)
     if any(UNIT in split.column_names for split in splits.values()):
         units = column(UNIT, iter(splits.values()))[training]
@@ -84,19 +81,3 @@ def _folds(rows: Rows, splits: dict[str, pa.Table], repeat: int) -> np.ndarray:
     else:
         fold[training] = split_exactly(positions[training], group[training], rows.folds, seed, test=False)
     return fold
-
-
-def _told(table: pa.Table, fold: np.ndarray, group: np.ndarray, size: int) -> Iterator[tuple[int, Any, np.ndarray]]:
-    positions = table[ROW].to_numpy()
-    for f in np.unique(fold):
-        mine = fold == f
-        counts = np.bincount(group[mine & (group >= 0)], minlength=size)
-        yield int(f), None if f == FINAL else Summary.of(table.filter(pa.array(mine)).drop_columns([ROW]), positions[mine]), counts
-
-
-def _total(summaries: dict[int, Summary], without: int) -> Summary:
-    parts = [summaries[f] for f in sorted(summaries) if f != without]
-    merged = parts[0]
-    for part in parts[1:]:
-        merged = merged.merge(part)
-    return merged

@@ -1,4 +1,4 @@
-"""Source: a related data set as a generator's pretraining rows, columns matched by name; knows no method."""
+"""Source: rows that a generator pretrains on, of a related data set (columns matched by name) or of other domains; knows no method."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,12 +66,28 @@ def source_identity(job: Job) -> list[Any] | None:
     return [fragment.identity for fragment in fragments(job.source)] if job.source else None
 
 
-def source_of(job: Job, rows: Rows) -> Source | None:
-    """The job's source, or None.
+@dataclass(frozen=True)
+class Elsewhere:
+    """The run's own rows of other domains as a source."""
+
+    rows: Rows
+
+    def data(self, fold: int, part: Partition) -> FitData:
+        """As the fold's schema and regions have them; the same rows in every fold."""
+        return self.rows.away(fold, part.regions, part.rule)
+
+
+Related = Source | Elsewhere
+
+
+def source_of(job: Job, rows: Rows) -> Related | None:
+    """The job's source, or rows of other domains, or None.
 
     Raises:
         InputError: it shares no column but the target.
     """
+    if rows.domain is not None:
+        return Elsewhere(rows)
     if job.source is None:
         return None
     found = fragments(job.source)

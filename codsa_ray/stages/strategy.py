@@ -1,12 +1,12 @@
 """Strategy: which candidates are asked for, batch after batch, given what came back; knows losses, not how they came about."""
 
 from collections.abc import Generator, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import optuna
 
-from codsa_ray.candidates import Candidate, baselines, largest_gamma, leaning, needs_eta, openers
+from codsa_ray.candidates import BESIDE, Candidate, baselines, largest_gamma, leaning, needs_eta, openers
 from codsa_ray.pools import EXTRAS, LARGEST_ETA, LEANS, ROW_WEIGHTS, TILTS
 from codsa_ray.regions import Regions
 from codsa_ray.seeds import seed_of
@@ -33,6 +33,7 @@ class Space:
         theory: (generator identity, gamma) where the theory has a finite size, see theory.py.
         shares: of every region's rows, what a generator may learn from alone (1: generator and learner both see all).
         corrected: the learner takes negative weights, so bias-corrected synthesis (bias.py) can be tried.
+        domains: there are rows of other domains beside the target's.
     """
 
     variants: int
@@ -48,6 +49,7 @@ class Space:
     theory: tuple[tuple[str, float], ...] = ()
     shares: tuple[float, ...] = (1.0,)
     corrected: bool = False
+    domains: bool = field(default=False, repr=False)  # a run's name for its search does not change where there are none
 
 
 def strategy(space: Space) -> Batches:
@@ -60,10 +62,10 @@ def strategy(space: Space) -> Batches:
     plain = [Candidate(variant=v) for v in range(space.variants)]
     losses = yield plain
     variant = min(range(space.variants), key=lambda v: (losses[plain[v].id], v))
-    yield baselines(space.draws, space.offset, space.cells, space.groups_are_classes, space.classes, variant)
+    yield baselines(space.draws, space.offset, space.cells, space.groups_are_classes, space.classes, variant, space.domains)
     if not space.generators or not space.trials or (space.regions.gap == 0 and not needs_eta(space.regions)):
         return
-    first = openers(list(space.generators), space.draws, space.regions, variant, dict(space.theory))
+    first = openers(list(space.generators), space.draws, space.regions, variant, dict(space.theory), space.domains)
     first = _shared(first, space.shares)[: space.trials]
     study = _study(space)
     extra = [Candidate("corrected_synthesis", gamma=1.0, variant=variant)] if space.corrected and space.regions.gap else []
@@ -104,6 +106,8 @@ def _distributions(space: Space) -> dict[str, optuna.distributions.BaseDistribut
     }
     if len(space.shares) > 1:
         found["share"] = kinds.CategoricalDistribution(space.shares)
+    if space.domains:
+        found["domains"] = kinds.CategoricalDistribution(BESIDE)
     found |= {f"lean {k}": kinds.CategoricalDistribution(LEANS) for k in range(len(leaning(space.regions)))}
     if needs_eta(space.regions):
         return {**found, "eta": kinds.FloatDistribution(SMALLEST_ETA, LARGEST_ETA, log=True)}

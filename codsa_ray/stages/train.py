@@ -16,7 +16,7 @@ from codsa_ray.job import Job
 from codsa_ray.nn.shards import is_shard
 from codsa_ray.partition import Partition
 from codsa_ray.rows import Rows
-from codsa_ray.stages.source import Source
+from codsa_ray.stages.source import Related
 
 if TYPE_CHECKING:
     from codsa_ray.stages.fit import FitJob
@@ -152,7 +152,7 @@ def workers_of(job: Job) -> Workers:
     return (min(job.least_gpus, most), most) if 0 < job.least_gpus < most else most
 
 
-def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Source | None, job: Job, workers: Workers | None = None) -> str | None:
+def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Related | None, job: Job, workers: Workers | None = None) -> str | None:
     """Fits over Ray Train workers (`workers_of` the job by default); a dead one costs what came after the last checkpoint.
 
     Returns:
