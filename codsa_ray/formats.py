@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -34,6 +34,8 @@ SEPARATORS = (";", "\t", "|")
 # Columns that name the pictures beside a table where nobody says which does; Hugging Face's is the first.
 FILE_NAMES = ("file_name", "filename", "file", "path", "image")
 SAMPLES = 4096
+# Rows whose pictures are weighed.
+FIRST = 64
 
 
 def probe(fragment: Fragment) -> Probe:
@@ -86,7 +88,7 @@ def load(fragment: Fragment, types: pa.Schema) -> Iterator[pa.Table]:
             yield _typed(block.slice(start, BLOCK_ROWS), types, fragment)
 
 
-def picture_names(fragment: Fragment, types: pa.Schema, stated: dict[str, Any]) -> tuple[str, ...]:
+def picture_names(fragment: Fragment, types: pa.Schema, stated: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     """Columns that name files of pictures: text that --schema states to be images, or the first of FILE_NAMES where pictures lie beside.
 
     Raises:
@@ -104,6 +106,15 @@ def picture_names(fragment: Fragment, types: pa.Schema, stated: dict[str, Any]) 
         do = 'name the column that does with --schema: {"COLUMN": {"kind": "image"}}'
         raise InputError(f"a column that names the pictures beside {fragment.shown} ({', '.join(FILE_NAMES)})", ", ".join(types.names), do)
     return (found,) if found else ()
+
+
+def picture_bytes(fragment: Fragment, types: pa.Schema) -> float:
+    """Mean bytes of a row's files of pictures, by its first rows; 0 where it names none."""
+    block = next(load(fragment, types), None) if fragment.images and fragment.format != CLASSES else None
+    if block is None:
+        return 0.0
+    paths = [path for name in fragment.images for path in block[name].slice(0, FIRST).combine_chunks().flatten()[1].to_pylist()]
+    return sum(fragment.shelf.weigh(paths)) / min(len(block), FIRST)
 
 
 def with_pictures(types: pa.Schema, names: Iterable[str]) -> pa.Schema:

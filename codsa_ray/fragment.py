@@ -28,7 +28,7 @@ IMAGE, LABEL = "image", "label"
 PARTS_OF_A_SPLIT = frozenset({"train", "test", "val", "valid", "validation", "dev"})
 BLOCK_ROWS = 1 << 17
 # Of pictures that one worker holds at a time, and of a parquet file's row groups.
-PART_BYTES, GROUP_BYTES = 1 << 28, 1 << 30
+PART_BYTES, GROUP_BYTES = 1 << 26, 1 << 30
 # arrow counts the bytes of a column in 31 bits.
 COLUMN_BYTES = (1 << 31) - 1
 FOOTERS_AT_ONCE = 16
@@ -99,8 +99,11 @@ class Fragment:
         """The file's bytes in order, decompressed by its name."""
         return open_stream(filesystem_of(self.address)[0], self.path)
 
-    def cut(self, rows: int, each: float) -> list["Fragment"]:
-        """Fragments of rows whose pictures, of `each` bytes on average, weigh about PART_BYTES."""
+    def cut(self, rows: int, typical: float) -> list["Fragment"]:
+        """Fragments of rows whose pictures weigh about PART_BYTES; where their weight is not known, it is that of `typical` rows."""
+        each = self.beside / max(rows, 1) if self.format == "tar" else self.beside * len(self.images) or typical * bool(self.images)
+        if self.format == CLASSES or not each:
+            return [replace(self, rows=rows)]
         most = int(min(max(PART_BYTES // max(each, 1.0), 1), BLOCK_ROWS))
         if rows <= most:
             return [replace(self, rows=rows)]

@@ -3,7 +3,7 @@
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -104,6 +104,11 @@ class Shelf:
         with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
             yield from pool.map(self._one, names)
 
+    def weigh(self, names: Iterable[str | None]) -> Iterator[int]:
+        """The bytes of each file that is there."""
+        paths = [posixpath.join(self.root, checked(name, self.root)) for name in names if name is not None]
+        return (info.size or 0 for info in self.filesystem.get_file_info(paths))
+
     def _one(self, name: str | None) -> bytes | str | None:
         if name is None:
             return None
@@ -182,23 +187,23 @@ class Pictures:
         looks = [item.name for item in types if is_picture(item.type) or pa.types.is_fixed_size_binary(item.type)]
         return Pictures(tuple(name for name in looks if name not in out))
 
-    def read(self, block: pa.Table, shelf: Shelf, first: int) -> tuple[pa.Table, dict[str, Seen]]:
+    def read(self, block: pa.Table, shelf: Shelf, places: Sequence[int]) -> tuple[pa.Table, dict[str, Seen]]:
         """The block with its files' bytes; a picture that cannot be read is null (its path stays), and counted.
 
         Args:
-            first: place of the block's first row, for the example in a notice.
+            places: of the block's rows in DATA, for the example in a notice.
 
         Raises:
             InputError: a link leads out of the folder.
         """
         seen = {}
         for name in self.names:
-            column, seen[name] = _read(block[name], shelf, first)
+            column, seen[name] = _read(block[name], shelf, places)
             block = block.set_column(block.column_names.index(name), name, column)
         return block, seen
 
 
-def _read(column: pa.ChunkedArray, shelf: Shelf, first: int) -> tuple[pa.Array, Seen]:
+def _read(column: pa.ChunkedArray, shelf: Shelf, places: Sequence[int]) -> tuple[pa.Array, Seen]:
     pictures = pa.types.is_struct(column.type)
     whole = column.combine_chunks()
     paths = whole.flatten()[1].to_pylist() if pictures else [None] * len(whole)
@@ -206,13 +211,13 @@ def _read(column: pa.ChunkedArray, shelf: Shelf, first: int) -> tuple[pa.Array, 
     wanted = [None if data.is_valid else path for data, path in zip(held, paths, strict=True)]
     found: list[bytes | None] = []
     seen = Seen()
-    for place, (data, path, file) in enumerate(zip(held, paths, shelf.fetch(wanted), strict=True)):
+    for place, data, path, file in zip(places, held, paths, shelf.fetch(wanted), strict=True):
         given = data.as_py() if data.is_valid else file
         if given is None:
             found.append(None)
             continue
-        what = repr(path) if path else f"in row {first + place + 1}"
-        one, bytes_ = _looked_at(given, first + place, what)
+        what = repr(path) if path else f"in row {place + 1}"
+        one, bytes_ = _looked_at(given, place, what)
         seen = seen.merge(one)
         found.append(bytes_)
     if not pictures and not seen.unread:

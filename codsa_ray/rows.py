@@ -11,6 +11,7 @@ from codsa_ray.contracts import StrataRule
 from codsa_ray.fitdata import REGION, ROW, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.groups import Groups
+from codsa_ray.layout import PLAIN, Layout
 from codsa_ray.regions import Regions
 from codsa_ray.schema import Schema
 from codsa_ray.seeds import seed_of
@@ -36,6 +37,7 @@ class Rows:
         counts: (folds + 2, G) rows per group: of each fold's held-out part, of rows never held out (one hold-out only), of the test part.
         seed: the job's.
         split: folder of the folds and groups, beside the rows: a repeat cuts the same rows anew (stages/recut.py).
+        layout: how DATA lies, and so how rows are written.
     """
 
     folder: Folder
@@ -45,6 +47,7 @@ class Rows:
     counts: tuple[tuple[int, ...], ...]
     seed: int
     split: str = "split"
+    layout: Layout = PLAIN
 
     @property
     def folds(self) -> int:
@@ -133,6 +136,8 @@ class Rows:
             "counts": [list(row) for row in self.counts],
             "seed": self.seed,
             "split": self.split,
+            # Named where it is used, so that encoded rows of runs without it keep their names.
+            **({"layout": self.layout.to_json()} if self.layout != PLAIN else {}),
         }
 
     @staticmethod
@@ -146,6 +151,7 @@ class Rows:
             tuple(map(tuple, value["counts"])),
             value["seed"],
             value["split"],
+            Layout.from_json(value["layout"]) if "layout" in value else PLAIN,
         )
 
 

@@ -1,33 +1,33 @@
 """Read: DATA into the run's own rows, split by group and summed up per fold; knows no model."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from codsa_ray.contracts import Progress
 from codsa_ray.errors import GroupError, InputError, SchemaError
-from codsa_ray.fitdata import ROW
 from codsa_ray.folder import Folder
-from codsa_ray.formats import Fragment, Probe, fragments, load, probe
+from codsa_ray.formats import Fragment, Probe, fragments, picture_bytes, picture_names, probe, with_pictures
 from codsa_ray.grouping import Grouping
 from codsa_ray.groups import Groups
 from codsa_ray.infer import MOST_CLASSES, infer, near, refuse
 from codsa_ray.job import Job
+from codsa_ray.layout import Layout
 from codsa_ray.manifest import Manifest
-from codsa_ray.rows import FINAL, FOLD, GROUP, UNIT, Rows
+from codsa_ray.picture_columns import Pictures, Seen
+from codsa_ray.rows import FINAL, Rows
 from codsa_ray.schema import Schema
-from codsa_ray.seeds import hash_rows
 from codsa_ray.split import EXACT_ROWS, Split, folds_for, split_exactly, split_units
 from codsa_ray.stages.cluster import spread
+from codsa_ray.stages.parts import Assign, Normalise, Part, Targets, Written
 from codsa_ray.stages.ranked import small_groups
 from codsa_ray.summary import Summary
-from codsa_ray.values import as_text
+from codsa_ray.values import is_picture
 
 VERSION = 2
 # Parts are at most 128k rows: so few are read sooner than actors start.
@@ -35,129 +35,8 @@ FEW_PARTS = 2
 BINNED_ROWS = 2_000_000
 
 
-@dataclass(frozen=True)
-class Part:
-    """One fragment of DATA (or of the test set) and where its rows go."""
-
-    fragment: Fragment
-    name: str
-    first: int
-    rows: int
-    test: bool
-
-
-@dataclass(frozen=True)
-class Written:
-    """What one part was found to hold."""
-
-    rows: int
-    set_aside: int
-    cells: tuple[tuple[Any, ...], ...]
-    counts: tuple[int, ...]
-    codes: np.ndarray | None
-    positions: np.ndarray | None
-    units: np.ndarray | None
-
-
-def _unit_hash(table: pa.Table, unit: str) -> np.ndarray:
-    # Rows whose unit is not known count as one unit: they might be.
-    text = pc.fill_null(as_text(table[unit]), "").to_numpy(zero_copy_only=False).astype(object)
-    return np.asarray(pd.util.hash_array(text, categorize=False).astype(np.uint64))
-
-
 def _probe() -> Callable[[Fragment], Probe]:
     return probe
-
-
-def _has_value(target: pa.ChunkedArray, numeric: bool) -> pa.ChunkedArray:
-    """True where there is a label, or a finite number."""
-    if numeric and pa.types.is_floating(target.type):
-        return pc.fill_null(pc.is_finite(target), False)
-    return pc.is_valid(as_text(target))
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Finite values of the target in one part, thinned to about `share` of its rows."""
-
-    types: pa.Schema
-    target: str
-    share: float
-    seed: int
-
-    def __call__(self, part: Part) -> np.ndarray:
-        """(n,) float64 values."""
-        found, first = [], part.first
-        for block in load(part.fragment, self.types):
-            positions = np.arange(first, first + len(block), dtype=np.int64)
-            first += len(block)
-            values = block[self.target].cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
-            found.append(values[np.isfinite(values) & (hash_rows(positions, self.seed, "bins") < self.share * 2.0**64)])
-        return np.concatenate(found) if found else np.zeros(0)
-
-
-@dataclass(frozen=True)
-class Normalise:
-    """Writes one part's rows with their positions, rows without a target set aside.
-
-    Args:
-        numeric: a target that is not finite is none.
-    """
-
-    folder: Folder
-    types: pa.Schema
-    grouping: Grouping
-    target: str
-    unit: str | None
-    exact: bool
-    numeric: bool = False
-
-    def __call__(self, part: Part) -> Written:
-        """Writes the part; returns what it holds."""
-        tables, first = [], part.first
-        for block in load(part.fragment, self.types):
-            positions = pa.array(np.arange(first, first + len(block), dtype=np.int64))
-            first += len(block)
-            block = block.append_column(ROW, positions)
-            tables.append(block.filter(_has_value(block[self.target], self.numeric)))
-        read = first - part.first
-        empty = self.types.append(pa.field(ROW, pa.int64())).empty_table()
-        table = self.grouping.relabel(pa.concat_tables(tables) if tables else empty)
-        (self.folder / "rows").write_table(part.name, table)
-        return self._written(table, read)
-
-    def _written(self, table: pa.Table, read: int) -> Written:
-        keys, codes = self.grouping.keys(table)
-        counts = np.bincount(codes, minlength=len(keys))
-        units = _unit_hash(table, self.unit) if self.unit else None
-        kept, positions = (codes.astype(np.int32), table[ROW].to_numpy()) if self.exact else (None, None)
-        return Written(len(table), read - len(table), tuple(keys), tuple(map(int, counts)), kept, positions, units)
-
-
-@dataclass(frozen=True)
-class Assign:
-    """Writes one part's folds and groups; returns the summary and the group counts of each of its folds."""
-
-    folder: Folder
-    groups: Groups
-    split: Split
-    unit: str | None
-
-    def __call__(self, part: Part) -> tuple[dict[int, Summary], dict[int, np.ndarray]]:
-        """Writes the part's split; returns (summaries, counts) by fold."""
-        table = (self.folder / "rows").read_table(part.name)
-        group = self.groups.assign(table).astype(np.int32)
-        positions = table[ROW].to_numpy()
-        fold = np.full(len(table), FINAL, dtype=np.int8) if part.test else self.split.of(positions)
-        columns = {FOLD: fold, GROUP: group, **({UNIT: _unit_hash(table, self.unit)} if self.unit else {})}
-        (self.folder / "split").write_table(part.name, pa.table(columns))
-        summaries, counts = {}, {}
-        for f in np.unique(fold):
-            mine = fold == f
-            counts[int(f)] = np.bincount(group[mine & (group >= 0)], minlength=len(self.groups.items))
-            if f != FINAL:
-                summaries[int(f)] = Summary.of(table.filter(pa.array(mine)).drop_columns([ROW]), positions[mine])
-        return summaries, counts
 
 
 def read(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any]]:
@@ -182,8 +61,8 @@ def read(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any
     folder.delete()
     probes = dict(spread([fragment for fragment, _ in parts_of], _probe, job.workers, here=len(parts_of) <= FEW_PARTS))
     types, notices = _types(job, [probes[i] for i in range(len(parts_of))])
-    parts = _parts(parts_of, [probes[i].rows for i in range(len(parts_of))])
-    rows, facts = _divide(job, folder, parts, types, notices, manifest, progress)
+    types, layout, cut = _pictured(job, types, [(fragment, test, probes[i].rows) for i, (fragment, test) in enumerate(parts_of)])
+    rows, facts = _divide(job, folder, _parts(cut), types, layout, notices, manifest, progress)
     _check_kinds(job, rows)
     return rows, facts
 
@@ -224,30 +103,60 @@ def _types(job: Job, probes: list[Probe]) -> tuple[pa.Schema, list[str]]:
         data = data.merge(other)
     if data.rows == 0:
         raise InputError("a table with rows", f"{Folder(job.data).shown} with none", "check the file")
-    names = data.types.names
+    return data.types, list(data.notices)
+
+
+def _pictured(job: Job, types: pa.Schema, found: list[tuple[Fragment, bool, int]]) -> tuple[pa.Schema, Layout, list[tuple[Fragment, bool]]]:
+    """The types with pictures for columns that name files, the layout of DATA, and fragments of as many pictures as a worker holds."""
+    stated = _stated(job)
+    found = [(replace(part, images=picture_names(part, types, stated)), test, rows) for part, test, rows in found]
+    types = with_pictures(types, (name for part, _, _ in found for name in part.images))
+    _check_columns(job, types)
+    typical = picture_bytes(found[0][0], types)
+    return types, Layout.of(found[0][0]), [(piece, test) for part, test, rows in found for piece in part.cut(rows, typical)]
+
+
+def _stated(job: Job) -> dict[str, Mapping[str, Any]]:
+    """What --schema says of columns; what it says wrongly is told when the schema is inferred."""
+    return {name: value for name, value in (job.schema or {}).items() if isinstance(value, Mapping)}
+
+
+def _check_columns(job: Job, types: pa.Schema) -> None:
     for option, column in [
         ("--target", job.target),
         ("--unit", job.unit),
         *(("--group", c) for c in job.group),
         *(("--hide", c) for c in job.hide),
     ]:
-        if column is not None and column not in names:
-            raise SchemaError(f"a column for {option}", repr(column), f"did you mean {near(column, names)}?")
-    return data.types, list(data.notices)
+        if column is not None and column not in types.names:
+            raise SchemaError(f"a column for {option}", repr(column), f"did you mean {near(column, types.names)}?")
+        if column is not None and option != "--hide" and is_picture(types.field(column).type):
+            raise SchemaError(f"a column of values for {option}", f"pictures in {column!r}", "name another column")
 
 
-def _parts(found: list[tuple[Fragment, bool]], rows: list[int]) -> list[Part]:
+def _parts(found: list[tuple[Fragment, bool]]) -> list[Part]:
+    rows = [fragment.rows or 0 for fragment, _ in found]
     firsts = np.concatenate([[0], np.cumsum(rows)[:-1]]).astype(int)
     return [Part(fragment, f"{i:06d}.parquet", int(firsts[i]), rows[i], test) for i, (fragment, test) in enumerate(found)]
 
 
 def _divide(
-    job: Job, folder: Folder, parts: list[Part], types: pa.Schema, notices: list[str], manifest: Manifest, progress: Progress
+    job: Job,
+    folder: Folder,
+    parts: list[Part],
+    types: pa.Schema,
+    layout: Layout,
+    notices: list[str],
+    manifest: Manifest,
+    progress: Progress,
 ) -> tuple[Rows, dict[str, Any]]:
     grouping = _grouping(job, parts, types)
     total = sum(part.rows for part in parts if not part.test)
     exact = total <= EXACT_ROWS or job.unit is not None
-    work = Normalise(folder, types, grouping, job.target, job.unit, exact, job.task == "regression")
+    pictures = Pictures.of(
+        types, (name for name, value in (job.schema or {}).items() if isinstance(value, dict) and value.get("leave_out"))
+    )
+    work = Normalise(folder, types, grouping, job.target, job.unit, exact, job.task == "regression", pictures)
     written: dict[int, Written] = {}
     for index, result in spread(parts, lambda: work, job.workers, here=len(parts) <= FEW_PARTS):
         written[index] = result
@@ -271,7 +180,8 @@ def _divide(
         progress("read", len(parts) + done + 1, 2 * len(parts))
     schemas = _schemas(job, summaries, folds)
     counts_by_fold = tuple(tuple(map(int, row)) for row in held)
-    rows = Rows(folder, tuple(part.name for part in parts), groups, tuple(schemas), counts_by_fold, job.seed)
+    rows = Rows(folder, tuple(part.name for part in parts), groups, tuple(schemas), counts_by_fold, job.seed, layout=layout)
+    notices += [text for name in pictures.names for text in reduce(Seen.merge, (w.pictures[name] for w in written.values())).told(name)]
     notices += [f"column {column!r} is left out: {reason}" for column, reason in schemas[-1].left_out]
     set_aside = sum(w.set_aside for w in written.values())
     if set_aside:
