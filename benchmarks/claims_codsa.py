@@ -1,4 +1,4 @@
-"""CoDSA (Tian & Shen 2025): its two simulations from their own data-generating processes, with the controls that the paper lacks."""
+"""CoDSA (Tian & Shen 2025): simulation 1, a classification, from its own data, with the controls that the paper lacks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from scipy.special import log_expit
-from sklearn.ensemble import RandomForestRegressor
 from torch import nn
 
 from benchmarks.claims import Claim, Line
@@ -20,11 +19,10 @@ from codsa_ray.fitdata import ROW, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.generators.interpolation import Interpolation
 from codsa_ray.generators.sequential_trees import SequentialTrees
-from codsa_ray.generators.smogn import Smogn
 from codsa_ray.generators.tabular_diffusion import TabularDiffusion
 from codsa_ray.infer import infer
 from codsa_ray.regions import Region, Regions
-from codsa_ray.risk import Classification, Regression, balanced, group_means
+from codsa_ray.risk import Classification, balanced, group_means
 from codsa_ray.seeds import rng_of, seed_of
 from codsa_ray.stages.fit import LocalWorker
 from codsa_ray.summary import Summary
@@ -131,9 +129,6 @@ def joined(real: Part | None, pools: tuple[Part, Part], times: float, alpha: flo
 def mean_line(what: str, published: str, values: Sequence[float] | np.ndarray, holds: bool | None = None, note: str = "") -> Line:
     """Mean over replicates with its standard error."""
     return Line(what, published, float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values))), holds, note)
-
-
-# Simulation 1
 
 
 @cache
@@ -279,7 +274,9 @@ def _gains() -> Iterator[Line]:
     plain = means(BASE, 0)
     for name, ways, published in (("CoDSA", CODSA, "0.112"), ("CoDSA by trees", FOREST, ""), ("SMOTE", SMOTE, "0.102")):
         gain, left = plain - means(ways, 0), means(BASE, 1) - means(ways, 0)
-        yield mean_line(f"gain of {name} over the base network", published, gain, bool(gain.mean() > 2 * _se(gain)) if published else None)
+        yield mean_line(
+            f"gain of {name} over the base network", published, gain, bool(gain.mean() > 2 * standard_error(gain)) if published else None
+        )
         note = f"the offset alone takes away {100 * (1 - left.mean() / gain.mean()):.0f} %"
         yield mean_line(f"control: gain of {name} over the base network with exact offset", "", left, None, note)
         both = np.minimum(means(BASE, 2), means(WEIGHTS, 2)) - means(ways, 2)
@@ -288,7 +285,7 @@ def _gains() -> Iterator[Line]:
         )
 
 
-def _se(values: np.ndarray) -> float:
+def standard_error(values: np.ndarray) -> float:
     return float(np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
@@ -319,7 +316,7 @@ def profile_lines() -> Iterator[Line]:
         yield mean_line(f"{name}: worse end over alpha minus the middle", "0.323", before, bool(before.mean() > 0.1))
         yield mean_line(f"control: {name}, the same with exact offset", "", ends, None, "most of the U is a shift of the prior")
     fall = at("r = 1", (TIMES[0], 0.5)) - at("r = 1", ACROSS[2])
-    yield mean_line("loss at m = .1 n minus loss at m = 1.9 n", "0.194", fall, bool(fall.mean() > 2 * _se(fall)))
+    yield mean_line("loss at m = .1 n minus loss at m = 1.9 n", "0.194", fall, bool(fall.mean() > 2 * standard_error(fall)))
     yield mean_line(
         "r = .5 (disjoint halves), m = 1.9 n, alpha = .5", "0.475", at("r = .5", ACROSS[2]), None, "published with leaking halves"
     )
@@ -334,78 +331,6 @@ def profile_lines() -> Iterator[Line]:
         yield mean_line(f"control: {name}, with exact offset", "", np.mean(both, axis=0))
 
 
-# Simulation 2
-
-
-@cache
-def valued(minority: int = 2000, majority: int = 4400, seed: int = 1) -> Part:
-    """So many rows of each; the minority has u1 under .5 and another sign in its target."""
-    rng, n = np.random.RandomState(seed), minority + majority
-    region = np.repeat([0, 1], [minority, majority])
-    u1 = rng.rand(n) / 2 + 0.5 * region
-    u2, u3 = u1**2 + rng.normal(size=n), 0.2 * rng.normal(size=n)
-    X = np.stack([u1, region * u1 + u2, region * u2 + np.log1p(np.abs(u2)), np.abs(u2), u1 - u2], axis=1)
-    line = X @ np.array([3, 2, -1, 0.5, 1])
-    return X, 2 * line**2 + np.where(region == 0, line, -line) + u3, region
-
-
-def forest(rows: Part, rep: Replicate, weights: bool = False) -> tuple[float, tuple[float, float, float]]:
-    """(balanced validation error, (majority, minority, balanced) test error) of the paper's random forest of 100 trees."""
-    weight = 1 / np.bincount(rows[2])[rows[2]] if weights else None
-    model = RandomForestRegressor(100, random_state=42, n_jobs=1).fit(rows[0], rows[1], weight)
-    losses = [Regression().losses(model.predict(part[0]), part[1]) for part in (rep.validation, rep.test)]
-    tested = group_means(losses[1], rep.test[2], 2)
-    return balanced(losses[0], rep.validation[2], HALF), (float(tested[1]), float(tested[0]), float(tested.mean()))
-
-
-BASES = 10
-GRID = tuple((times, alpha) for times in (1.0, MOST) for alpha in (0.5, 0.7, 0.9))
-
-
-@cache
-def bare(index: int, weights: bool) -> tuple[float, float, float]:
-    """Test errors without synthesis."""
-    rep = replicate(*valued(), index)
-    return forest(rep.train, rep, weights)[1]
-
-
-@cache
-def second(index: int) -> Mapping[str, tuple[float, float, float]]:
-    """Test errors of the points that are best on validation rows, by generator; every real row is used twice but in "alone"."""
-    rep = replicate(*valued(), index)
-
-    def inside(X: np.ndarray) -> np.ndarray:
-        return (X[:, 0] >= 0.5).astype(np.int64)
-
-    found = {}
-    for name, generator in (("CoDSA", TabularDiffusion()), ("CoDSA by trees", TREES), ("SMOGN", Smogn(k=2))):
-        pool = drawn(generator, rep.train, "regression", round(MOST * N * 0.9), index, inside)
-        found[name] = min(forest(joined(rep.train, pool, *point), rep) for point in GRID)[1]
-        if name == "CoDSA":
-            found["alone"] = min(forest(joined(None, pool, *point), rep) for point in GRID)[1]
-    return found
-
-
-def second_lines() -> Iterator[Line]:
-    """Mean squared error per region, then gains, paired by replicate."""
-    base = np.array([bare(index, False) for index in range(BASES)])
-    weighted = np.array([bare(index, True) for index in range(BASES)])
-    for which, (part, said) in enumerate((("majority", "0.139"), ("minority", "1.909 (1.248)"), ("balanced", "1.024 (0.626)"))):
-        holds = bool(abs(base[:, 2].mean() - 1.024) <= 2 * 0.626) if which == 2 else None
-        yield mean_line(f"base forest, {part}", said, base[:, which], holds, f"{BASES} replicates")
-    yield mean_line("control: base forest, group weights", "", weighted[:, 2], None, f"{BASES} replicates")
-    runs = [second(index) for index in range(REPLICATES)]
-    published = {"SMOGN": "0.841 (0.472)", "CoDSA": "0.809 (0.384)", "alone": "0.809 (0.384)"}
-    for name in runs[0]:
-        label = "CoDSA, synthetic rows alone" if name == "alone" else name
-        mine = np.array([run[name][2] for run in runs])
-        yield mean_line(f"{label}, tuned", published.get(name, ""), mine, None, f"{REPLICATES} replicates")
-        gain, left = base[:REPLICATES, 2] - mine, weighted[:REPLICATES, 2] - mine
-        said = {"SMOGN": "0.183", "CoDSA": "0.215"}.get(name, "")
-        yield mean_line(f"gain of {label} over the base forest", said, gain, bool(gain.mean() > 2 * _se(gain)) if said else None, "paired")
-        yield mean_line(f"control: gain of {label} over group weights", "", left, None, "paired")
-
-
 CLAIMS = (
     Claim(
         "codsa-sim1",
@@ -418,11 +343,5 @@ CLAIMS = (
         PAPER,
         "Simulation 1: loss is U-shaped in alpha and falls in m; generator and learner share the real rows by r.",
         profile_lines,
-    ),
-    Claim(
-        "codsa-sim2",
-        PAPER,
-        "Simulation 2: tuned over (m, alpha), a random forest on synthetic rows has balanced squared error .809, the plain one 1.024.",
-        second_lines,
     ),
 )

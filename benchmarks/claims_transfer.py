@@ -15,7 +15,8 @@ import pandas as pd
 import pyarrow as pa
 
 from benchmarks.claims import Claim, Line
-from benchmarks.claims_codsa import PAPER, Part, Replicate, forest, labelled, network, replicate, taken, valued
+from benchmarks.claims_codsa import PAPER, Part, Replicate, labelled, network, replicate, taken
+from benchmarks.claims_codsa_regression import forest, valued
 from benchmarks.repeated import Measures, below, mean
 from codsa_ray.draw import draw_block
 from codsa_ray.fitdata import REGION, ROW, FitData

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from codsa_ray.correct import Correction
     from codsa_ray.errors import CodsaError, InternalError, UserError
     from codsa_ray.job import Job
+    from codsa_ray.model import Model
     from codsa_ray.pipeline import Report, run
     from codsa_ray.sampler import CoDSASampler
     from codsa_ray.verdict import Verdict
 
-__all__ = ["CoDSASampler", "CodsaError", "Correction", "InternalError", "Job", "Report", "UserError", "Verdict", "run"]
+__all__ = ["CoDSASampler", "CodsaError", "Correction", "InternalError", "Job", "Model", "Report", "UserError", "Verdict", "run"]
 
 _HOMES = {
     "CoDSASampler": "sampler",
@@ -24,6 +25,7 @@ _HOMES = {
     "Correction": "correct",
     "InternalError": "errors",
     "Job": "job",
+    "Model": "model",
     "Report": "pipeline",
     "UserError": "errors",
     "Verdict": "verdict",

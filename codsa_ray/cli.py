@@ -48,6 +48,10 @@ def parser() -> argparse.ArgumentParser:
     inspect.add_argument("run", metavar="RUN", help="run folder of a finished `codsa augment`")
     inspect.add_argument("--generator", metavar="NAME", help="which of the run's (default: all)")
     _ray_options(inspect)
+    train = commands.add_parser("train", help="boosted trees on a finished run's augmented/, from disk or over several workers: RUN/model")
+    train.add_argument("run", metavar="RUN", help="run folder of a finished `codsa augment` with the learner boosted")
+    train.add_argument("--address", metavar="ADDR", help="a Ray address; default: an embedded Ray, with several workers alone")
+    train.add_argument("--workers", type=int, default=1, metavar="N", help="workers that share each fit (default 1: this process)")
     report = commands.add_parser("report", help="write report.html again from a finished run, without computing anything")
     report.add_argument("run", metavar="RUN", help="run folder of a finished `codsa augment`")
     status = commands.add_parser("status", help="how far a run is, from another terminal")
@@ -268,6 +272,15 @@ def _inspected(options: argparse.Namespace, console: Any) -> None:
     print("\n".join([*printed(found), *found["sentences"], *found["notices"], "", f"page       {(Folder(options.run) / PAGE).shown}"]))
 
 
+def _trained(options: argparse.Namespace, console: Any) -> None:
+    from codsa_ray.training import train_run
+
+    found = train_run(options.run, options.address, options.workers, console.progress)
+    fits = f"{found['fits']} fit{'s' if found['fits'] > 1 else ''}"
+    print(f"model      {found['model']}: {found['candidate']}, {fits} of {found['rows']:,} rows")
+    print(f"test       balanced loss {found['test_loss']:.4f} on {found['test_rows']:,} rows")
+
+
 def _command(options: argparse.Namespace) -> int:
     # Ray and torch take seconds to import: a wrong option should not.
     from codsa_ray.console import Console
@@ -288,7 +301,7 @@ def _command(options: argparse.Namespace) -> int:
 
         console.verdict(pipeline.rewrite_report(options.run))
     else:
-        passes = {"augment": _augmented, "synthesize": _synthesized, "scaling": _scaled, "inspect": _inspected}
+        passes = {"augment": _augmented, "synthesize": _synthesized, "scaling": _scaled, "inspect": _inspected, "train": _trained}
         passes[options.command](options, console)
     return 0
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from codsa_ray.errors import SchemaError
 from codsa_ray.summary import ColumnSummary, Summary
-from codsa_ray.values import EXACT, as_text, plain
+from codsa_ray.values import EXACT, PICTURE, as_text, plain
 
 KINDS = ("numeric", "integer", "categorical", "boolean", "datetime", "text", "image")
 CATEGORIES = 200
@@ -150,11 +150,13 @@ class Column:
 
 
 def type_of(text: str) -> pa.DataType:
-    """The arrow type whose `str` this is (flat types and dictionaries).
+    """The arrow type whose `str` this is (flat types, dictionaries and pictures with their file).
 
     Raises:
         SchemaError: a type that rows of this package never have.
     """
+    if text == str(PICTURE):
+        return PICTURE
     if found := re.fullmatch(r"dictionary<values=(.+), indices=(\w+), ordered=[01]>", text):
         return pa.dictionary(type_of(found[2]), type_of(found[1]))
     if found := re.fullmatch(r"timestamp\[(\w+), tz=(.+)\]", text):
@@ -197,6 +199,8 @@ def _fitting(array: pa.Array, kind: str) -> pa.Array:
 
 def restored(array: pa.Array, kind: pa.DataType) -> pa.Array:
     """The inverse of `Column.canonical` for values that `kind` holds."""
+    if kind == PICTURE:
+        return pa.StructArray.from_arrays([array, pa.nulls(len(array), pa.string())], fields=list(PICTURE), mask=array.is_null())
     if pa.types.is_dictionary(kind):
         coded = restored(array, kind.value_type).dictionary_encode()
         return pa.DictionaryArray.from_arrays(coded.indices.cast(kind.index_type), coded.dictionary)

@@ -1,8 +1,8 @@
 """Encodings that learners share: canonical rows as float32 arrays, learned on fold-training rows; knows no learner and no target."""
 
 from collections import Counter
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -254,6 +254,22 @@ class Ordinal:
         for index, feature in enumerate(self.features):
             out[:, index] = feature.codes(table)
         return out
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Plain data."""
+        return [asdict(feature) for feature in self.features]
+
+    @classmethod
+    def from_json(cls, value: list[dict[str, Any]]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(tuple(_restored(item) for item in value))
+
+
+def _restored(item: dict[str, Any]) -> Ranked | Coded:
+    feature = item["feature"]
+    if "knots" in item:
+        return Ranked(Ordered(**feature), tuple(item["knots"]))
+    return Coded(Levels(feature["name"], tuple(feature["items"]), tuple(feature["counts"]), feature["nulls"]))
 
 
 def _checked(schema: Schema) -> tuple[Column, ...]:

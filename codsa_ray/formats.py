@@ -1,110 +1,41 @@
-"""DATA as fragments that one worker reads at a time: parquet, csv and jsonl; knows no meaning of a column."""
+"""Rows of DATA's fragments: parquet, csv, jsonl, tar files, pictures in a folder per class; knows no meaning of a column."""
 
 import codecs
-import hashlib
+import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import pyarrow.fs as pafs
 import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
-from codsa_ray.address import explained, files
-from codsa_ray.errors import InputError
-from codsa_ray.filesystem import filesystem_of, open_file, open_stream
-from codsa_ray.folder import Folder
+from codsa_ray.address import explained
+from codsa_ray.errors import InputError, SchemaError
+from codsa_ray.fragment import BLOCK_ROWS as BLOCK_ROWS
+from codsa_ray.fragment import CLASSES, IMAGE, LABEL, PART_BYTES
+from codsa_ray.fragment import Fragment as Fragment
+from codsa_ray.fragment import fragments as fragments
+from codsa_ray.picture_columns import as_picture, named
 from codsa_ray.probes import Probe as Probe
 from codsa_ray.probes import Probed, flat
+from codsa_ray.values import PICTURE
+from codsa_ray.webdataset import Sample, samples
 
-FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 RESERVED = frozenset({"_synthetic", "_region", "_weight", "_draw", "_row", "_fold", "_group", "_unit"})
-BLOCK_ROWS = 1 << 17
 # A row of text must fit into one block.
 BLOCK_BYTES = 1 << 24
-FOOTERS_AT_ONCE = 16
-# A second or two of hashing; a larger file that was touched is read again.
-HASHED = 1 << 31
 # What a header of one column has in it when the fields are not separated by commas.
 SEPARATORS = (";", "\t", "|")
-
-
-@dataclass(frozen=True)
-class Fragment:
-    """A part of DATA that is read whole by one worker.
-
-    Args:
-        address: what names the filesystem; may hold credentials, never shown.
-        path: of the file inside the filesystem.
-        format: parquet, csv or jsonl.
-        groups: parquet row groups; empty for the whole file.
-        rows: rows of it, where the format says so without reading.
-        stamp: hash of a local file up to HASHED bytes, else its size and time of change.
-    """
-
-    address: str = field(repr=False)
-    path: str
-    format: str
-    groups: tuple[int, ...] = ()
-    rows: int | None = None
-    stamp: str = ""
-
-    @property
-    def identity(self) -> list[Any]:
-        """JSON value that changes when the rows may have changed."""
-        return [self.shown, list(self.groups), self.stamp]
-
-    @property
-    def shown(self) -> str:
-        """The file, without credentials."""
-        return self.path if not Folder(self.address).remote else f"{urlsplit(self.address).scheme}://{self.path}"
-
-    def open(self) -> Any:
-        """The file, for random access."""
-        return open_file(filesystem_of(self.address)[0], self.path)
-
-    def stream(self) -> Any:
-        """The file's bytes in order, decompressed by its name."""
-        return open_stream(filesystem_of(self.address)[0], self.path)
-
-
-def fragments(address: str) -> tuple[Fragment, ...]:
-    """The parts of DATA in a fixed order: by path, then by place in the file.
-
-    Parquet row groups are taken together up to BLOCK_ROWS rows; a csv or jsonl file is one fragment, read in a stream.
-    Names that start with `_` or `.` inside a folder are skipped, as Spark and Hive write them.
-
-    Args:
-        address: a file, a folder or a glob (* and ** and [...]; also ? where local); local, or what pyarrow can open.
-
-    Raises:
-        InputError: nothing there, out of reach, an empty file, an unknown or a mixed format.
-    """
-    shown = Folder(address).shown
-    with explained(shown, address):
-        infos = files(address)
-    if not infos:
-        raise InputError("a file, a folder or a glob with files", f"nothing at {shown}", "check the path")
-    found = [Fragment(address, info.path, _format(info.path), stamp=_stamp(address, info)) for info in infos]
-    odd = next((fragment for fragment in found if fragment.format != found[0].format), None)
-    if odd:
-        raise InputError("files of one format", f"{found[0].shown} and {odd.shown}", f"name a glob, such as {shown}/*.{odd.format}")
-    empty = next((fragment for fragment, info in zip(found, infos, strict=True) if info.size == 0), None)
-    if empty:
-        raise InputError("a file with rows", f"{empty.shown} of 0 bytes", "write it again or take it away")
-    if found[0].format != "parquet":
-        return tuple(found)
-    with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
-        return tuple(part for parts in pool.map(_row_groups, found) for part in parts)
+# Columns that name the pictures beside a table where nobody says which does; Hugging Face's is the first.
+FILE_NAMES = ("file_name", "filename", "file", "path", "image")
+SAMPLES = 4096
+# Rows whose pictures are weighed.
+FIRST = 64
 
 
 def probe(fragment: Fragment) -> Probe:
@@ -122,6 +53,11 @@ def probe(fragment: Fragment) -> Probe:
         _check_names(schema.names, fragment)
         columns = {name: Probed(flat(name, kind), fragment.shown) for name, kind in zip(schema.names, schema.types, strict=True)}
         return Probe(fragment.rows or 0, fragment.shown, tuple(columns.items()))
+    if fragment.format == CLASSES:
+        columns = {IMAGE: Probed(PICTURE, fragment.shown), LABEL: Probed(pa.string(), fragment.shown)}
+        return Probe(fragment.rows or 0, fragment.shown, tuple(columns.items()))
+    if fragment.format == "tar":
+        return _probe_tar(fragment)
     found: Probe | None = None
     read = _csv if fragment.format == "csv" else _json
     for block in read(fragment):
@@ -140,40 +76,69 @@ def load(fragment: Fragment, types: pa.Schema) -> Iterator[pa.Table]:
     """
     if fragment.format == "parquet":
         blocks = _parquet(fragment)
+    elif fragment.format == CLASSES:
+        blocks = iter([_classes(fragment)])
+    elif fragment.format == "tar":
+        blocks = _tar(fragment, types)
     else:
         blocks = _csv(fragment) if fragment.format == "csv" else _json(fragment, types)
-    for block in blocks:
+    # A tar file is cut while it is read: what lies outside is skipped there.
+    for block in blocks if fragment.format == "tar" else _cut(blocks, fragment.span):
         for start in range(0, len(block), BLOCK_ROWS):
             yield _typed(block.slice(start, BLOCK_ROWS), types, fragment)
 
 
-def _format(path: str) -> str:
-    name = path.lower()
-    for ending in COMPRESSED:
-        name = name.removesuffix(ending)
-    kind = FORMATS.get(os.path.splitext(name)[1])
-    if kind is None or (kind == "parquet" and name != path.lower()):
-        raise InputError(f"a name that ends in {', '.join(FORMATS)} (text also with .gz)", path, "rename or convert the file")
-    return kind
+def picture_names(fragment: Fragment, types: pa.Schema, stated: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Columns that name files of pictures: text that --schema states to be images, or the first of FILE_NAMES where pictures lie beside.
+
+    Raises:
+        InputError: pictures lie beside a table that has no such column.
+    """
+    if fragment.format in (CLASSES, "tar"):
+        return fragment.images
+    texts = [item.name for item in types if pa.types.is_string(item.type)]
+    said = tuple(name for name in texts if stated.get(name, {}).get("kind") == "image")
+    if said or not fragment.beside:
+        return said
+    held = [item.name for item in types if item.type == PICTURE or pa.types.is_binary(item.type)]
+    found = next((name for name in FILE_NAMES if name in texts and "kind" not in stated.get(name, {})), None)
+    if found is None and not held:
+        do = 'name the column that does with --schema: {"COLUMN": {"kind": "image"}}'
+        raise InputError(f"a column that names the pictures beside {fragment.shown} ({', '.join(FILE_NAMES)})", ", ".join(types.names), do)
+    return (found,) if found else ()
 
 
-def _stamp(address: str, info: pafs.FileInfo) -> str:
-    if Folder(address).remote or info.size > HASHED:
-        return f"{info.size}-{info.mtime_ns or 0}"
-    with open(info.path, "rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
+def picture_bytes(fragment: Fragment, types: pa.Schema) -> float:
+    """Mean bytes of a row's files of pictures, by its first rows; 0 where it names none."""
+    block = next(load(fragment, types), None) if fragment.images and fragment.format != CLASSES else None
+    if block is None:
+        return 0.0
+    paths = [path for name in fragment.images for path in block[name].slice(0, FIRST).combine_chunks().flatten()[1].to_pylist()]
+    return sum(fragment.shelf.weigh(paths)) / min(len(block), FIRST)
 
 
-def _row_groups(fragment: Fragment) -> list[Fragment]:
-    with explained(fragment.shown, fragment.address), pq.ParquetFile(fragment.open()) as file:
-        rows = [file.metadata.row_group(index).num_rows for index in range(file.num_row_groups)]
-    parts: list[Fragment] = []
-    for index, count in enumerate(rows):
-        if parts and (parts[-1].rows or 0) + count <= BLOCK_ROWS:
-            parts[-1] = replace(parts[-1], groups=(*parts[-1].groups, index), rows=(parts[-1].rows or 0) + count)
-        else:
-            parts.append(replace(fragment, groups=(index,), rows=count))
-    return parts or [replace(fragment, rows=0)]
+def with_pictures(types: pa.Schema, names: Iterable[str]) -> pa.Schema:
+    """The types with PICTURE for columns that name files."""
+    held = set(names)
+    return pa.schema([(item.name, PICTURE if item.name in held else item.type) for item in types])
+
+
+def _cut(blocks: Iterable[pa.Table], span: tuple[int, int] | None) -> Iterator[pa.Table]:
+    first = 0
+    for block in blocks:
+        start, stop = span or (0, first + len(block))
+        inside = block.slice(max(start - first, 0), max(stop - max(start, first), 0))
+        first += len(block)
+        if len(inside):
+            yield inside
+        if span and first >= stop:
+            return
+
+
+def _classes(fragment: Fragment) -> pa.Table:
+    paths = pa.array(fragment.members, pa.string())
+    labels = pa.array([name.split("/")[0] for name in fragment.members], pa.string())
+    return pa.table({IMAGE: paths, LABEL: labels})
 
 
 def _check_names(names: list[str], fragment: Fragment) -> None:
@@ -192,6 +157,9 @@ def _typed(block: pa.Table, types: pa.Schema, fragment: Fragment) -> pa.Table:
         if name not in block.column_names:
             raise InputError(f"column {name!r} in every file", f"{fragment.shown} without it", "name files of one table")
         column = block[name]
+        if kind == PICTURE:
+            arrays.append(_picture(column, name, fragment))
+            continue
         if fragment.format != "parquet" and pa.types.is_string(column.type) and not pa.types.is_string(kind):
             text = pc.utf8_trim_whitespace(column)
             column = pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
@@ -203,6 +171,15 @@ def _typed(block: pa.Table, types: pa.Schema, fragment: Fragment) -> pa.Table:
     return pa.table(arrays, schema=types)
 
 
+def _picture(column: pa.ChunkedArray, name: str, fragment: Fragment) -> pa.ChunkedArray:
+    if pa.types.is_struct(column.type):
+        return as_picture(column)
+    if not pa.types.is_string(column.type) and not pa.types.is_null(column.type):
+        raise SchemaError(f"column {name!r} of pictures, or of their names", str(column.type), "name another kind with --schema")
+    # Those of a folder per class are named below DATA's folder, others below the table's own.
+    return named(column.cast(pa.string()), "" if fragment.format == CLASSES else fragment.below, fragment.shown)
+
+
 def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if column.type == kind:
         return column
@@ -212,7 +189,19 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 def _parquet(fragment: Fragment) -> Iterator[pa.Table]:
     with explained(fragment.shown, fragment.address), pq.ParquetFile(fragment.open()) as file:
         for batch in file.iter_batches(BLOCK_ROWS, row_groups=list(fragment.groups)):
+            _refuse_bytes_as_text(batch, fragment)
             yield pa.Table.from_batches([batch])
+
+
+def _refuse_bytes_as_text(batch: pa.RecordBatch, fragment: Fragment) -> None:
+    """Raises InputError where a parquet file's text is not UTF-8: arrow itself would tell when the text is first used."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
+            try:
+                column.validate(full=True)
+            except pa.ArrowInvalid as error:
+                got = f"{str(error).splitlines()[0][:120]} of column {name!r} in {fragment.shown}"
+                raise InputError("text in UTF-8", got, "convert it, or write it as bytes") from error
 
 
 def _csv(fragment: Fragment) -> Iterator[pa.Table]:
@@ -279,7 +268,7 @@ def _not_utf8(fragment: Fragment, offset: int, chunk: bytes) -> InputError:
 
 def _json(fragment: Fragment, types: pa.Schema | None = None) -> Iterator[pa.Table]:
     """Blocks of objects, one a line; text that looks like a date is still text."""
-    known = [] if types is None else [(f.name, pa.string() if pa.types.is_timestamp(f.type) else f.type) for f in types]
+    known = [] if types is None else [(f.name, pa.string() if _as_text(f.type) else f.type) for f in types]
     rows = position = 0
     for chunk in _lines(fragment):
         try:
@@ -292,6 +281,11 @@ def _json(fragment: Fragment, types: pa.Schema | None = None) -> Iterator[pa.Tab
             raise _json_error(fragment, rows, str(error)) from error
         rows, position = rows + len(block), position + len(chunk)
         yield block
+
+
+def _as_text(kind: pa.DataType) -> bool:
+    """It is text in json: a moment, or a picture's name."""
+    return bool(pa.types.is_timestamp(kind) or kind == PICTURE)
 
 
 def _lines(fragment: Fragment) -> Iterator[bytes]:
@@ -325,3 +319,61 @@ def _json_error(fragment: Fragment, rows: int, text: str) -> InputError:
     place = re.search(r" in row (\d+)", text)
     got = f"{fragment.shown}: {text}" if place is None else f"row {rows + int(place[1]) + 1} of {fragment.shown}: {text[: place.start()]}"
     return InputError("one JSON object a line, with one type per key", got, "correct that line")
+
+
+def _probe_tar(fragment: Fragment) -> Probe:
+    """Pictures are skipped; texts are spelled, as in a csv file, and json is json."""
+    left: Counter[str] = Counter()
+    found = Probe(0, fragment.shown, (), optional=True)
+    for batch in _batches(fragment, False, left):
+        values = _fields(batch, fragment, [], drop=False)
+        texts = _texts(batch, sorted({name for sample in batch for name in sample.texts}))
+        pictures = sorted({name for sample in batch for name in sample.pictures})
+        _check_names([*values.column_names, *texts.column_names, *pictures], fragment)
+        for part in (Probe.of(values, fragment.shown, False), Probe.of(texts, fragment.shown, True)):
+            found = found.merge(Probe(0, fragment.shown, part.columns, optional=True))
+        columns = tuple((name, Probed(PICTURE, fragment.shown)) for name in pictures)
+        found = found.merge(Probe(len(batch), fragment.shown, columns, optional=True))
+    return found.merge(Probe(0, fragment.shown, (), optional=True, aside=tuple(left.items())))
+
+
+def _tar(fragment: Fragment, types: pa.Schema) -> Iterator[pa.Table]:
+    for batch in _batches(fragment, True, Counter()):
+        members = {name for sample in batch for name in (*sample.texts, *sample.pictures)}
+        known = [item for item in types if item.name not in members]
+        values = _fields(batch, fragment, known, drop=True)
+        columns = {name: values[name] for name in values.column_names}
+        columns |= dict(zip((kept := [name for name in types.names if name in members]), _texts(batch, kept).columns, strict=True))
+        for name in types.names:
+            if types.field(name).type == PICTURE:
+                given = [sample.pictures.get(name, (None, None)) for sample in batch]
+                columns[name] = pa.array([None if file is None else {"bytes": data, "path": file} for file, data in given], PICTURE)
+        yield pa.table({name: columns.get(name, pa.nulls(len(batch))) for name in types.names})
+
+
+def _batches(fragment: Fragment, data: bool, left: Counter[str]) -> Iterator[list[Sample]]:
+    with explained(fragment.shown, fragment.address), fragment.open() if fragment.plain else fragment.stream() as file:
+        batch: list[Sample] = []
+        weight = 0
+        for sample in samples(file, fragment.shown, fragment.plain, data, fragment.span, left):
+            batch.append(sample)
+            weight += sum(len(bytes_ or b"") for _, bytes_ in sample.pictures.values())
+            if len(batch) == SAMPLES or weight > PART_BYTES:
+                yield batch
+                batch, weight = [], 0
+        if batch:
+            yield batch
+
+
+def _fields(batch: list[Sample], fragment: Fragment, known: list[pa.Field], drop: bool) -> pa.Table:
+    """The json members as rows, (n, 0) where there is none."""
+    wanted = [(item.name, pa.string() if _as_text(item.type) else item.type) for item in known if item.type != PICTURE]
+    chunk = "".join(json.dumps({"": 0, **sample.values}) + "\n" for sample in batch).encode()
+    try:
+        return _objects(chunk, [("", pa.int64()), *wanted] if drop else [], drop).drop_columns([""])
+    except pa.ArrowInvalid as error:
+        raise _json_error(fragment, 0, str(error)) from error
+
+
+def _texts(batch: list[Sample], names: list[str]) -> pa.Table:
+    return pa.table({name: pa.array([sample.texts.get(name) for sample in batch], pa.string()) for name in names})

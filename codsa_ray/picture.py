@@ -15,6 +15,8 @@ from codsa_ray.errors import PictureError
 
 # Those of data sets that photographs and scans come in. Pillow's others are left alone: some start programs (EPS), some are hardly kept.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "TIFF", "BMP", "PPM")
+# A file beyond this is not read: no picture of MOST_PIXELS is larger, whatever its format.
+MOST_BYTES = 1 << 28
 # 8192 x 8192: 200 MB once decoded, beyond any camera's picture that a model is trained on.
 MOST_PIXELS = 1 << 26
 # What pillow's decoders raise on bytes that are no picture of theirs. The machine's own failure (MemoryError) is none of these.
@@ -53,13 +55,18 @@ class Header:
     animated: bool
 
 
-def header(data: bytes) -> Header:
+def header(data: bytes, whole: bool = False) -> Header:
     """Size and kind of a picture; decodes no pixel, so that its cost does not depend on its size.
 
+    Args:
+        whole: decode it all the same, so that one which is cut short or damaged is told.
+
     Raises:
-        PictureError: no bytes, no picture of FORMATS, or more than MOST_PIXELS declared.
+        PictureError: no bytes, no picture of FORMATS, more than MOST_PIXELS declared, or more than MOST_BYTES.
     """
     with _opened(data) as image:
+        if whole:
+            image.load()
         return Header(image.height, image.width, str(image.format), image.mode, bool(getattr(image, "is_animated", False)))
 
 
@@ -78,7 +85,8 @@ def decoded(data: bytes, channels: int | None = None) -> np.ndarray:
         (H, W, C) uint8, C being 1 or 3.
 
     Raises:
-        PictureError: no bytes, no picture of FORMATS, corrupt, cut short, or more than MOST_PIXELS declared (told before decoding).
+        PictureError: no bytes, no picture of FORMATS, corrupt, cut short, more than MOST_PIXELS declared (told before decoding), or
+            more than MOST_BYTES.
     """
     if channels not in (None, 1, 3):
         raise ValueError(f"channels must be None, 1 or 3, not {channels!r}")
@@ -130,6 +138,8 @@ def _image(pixels: np.ndarray) -> Image.Image:
 def _opened(data: bytes) -> Iterator[ImageFile.ImageFile]:
     if not data:
         raise PictureError("a picture", "0 bytes", CHECK)
+    if len(data) > MOST_BYTES:
+        raise PictureError(f"at most {MOST_BYTES} bytes", str(len(data)), "shrink it or take it away")
     try:
         with warnings.catch_warnings():
             # Pillow warns of sizes and of damaged metadata; the first are refused here, the second change no pixel.

@@ -1,12 +1,13 @@
 """Probes: how many rows and which column types a part of DATA has, mergeable, so that all rows decide; knows no file format."""
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from codsa_ray.errors import InputError
-from codsa_ray.values import plain
+from codsa_ray.values import PICTURE, is_picture, plain
 
 WHOLE = r"^-?(0|[1-9][0-9]*)$"
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
@@ -86,12 +87,14 @@ class Probe:
         where: the first file.
         columns: (name, what is known of it), in the order of the first file.
         optional: a column may be missing in a file (jsonl); it is null there.
+        aside: (what, how many) of what lies there and is no column.
     """
 
     rows: int
     where: str
     columns: tuple[tuple[str, Probed], ...]
     optional: bool = False
+    aside: tuple[tuple[str, int], ...] = ()
 
     @staticmethod
     def of(block: pa.Table, where: str, spelled: bool) -> "Probe":
@@ -122,7 +125,8 @@ class Probe:
             raise InputError("the same columns in every file", f"{name!r} in {has}, not in {lacks}", "name files of one table")
         for name, probed in theirs.items():
             mine[name] = mine[name].merge(probed, name) if name in mine else probed
-        return Probe(self.rows + other.rows, self.where, tuple(mine.items()), self.optional)
+        aside = Counter(dict(self.aside)) + Counter(dict(other.aside))
+        return Probe(self.rows + other.rows, self.where, tuple(mine.items()), self.optional, tuple(sorted(aside.items())))
 
     @property
     def types(self) -> pa.Schema:
@@ -139,10 +143,11 @@ class Probe:
     def notices(self) -> tuple[str, ...]:
         """What a user should know of how the columns were read."""
         mixed = [(name, probed.word) for name, probed in self.columns if probed.numbers and probed.word and probed.read_as == pa.string()]
-        return tuple(
+        words = tuple(
             f"column {name!r} mixes numbers and words such as {word!r}: read as text; if that means missing, leave the field empty"
             for name, word in mixed
         )
+        return words + tuple(f"{count} {what} were not read" for what, count in self.aside)
 
 
 def _readable(values: pa.Array) -> tuple[frozenset[str], bool, str | None]:
@@ -177,10 +182,12 @@ def _casts(values: pa.Array, kind: pa.DataType) -> bool:
 
 
 def flat(name: str, kind: pa.DataType) -> pa.DataType:
-    """The type itself; of a view, the type without: arrow cannot filter views, and in a file they are the same.
+    """The type itself; of a view, the type without: arrow cannot filter views, and in a file they are the same. PICTURE for its like.
 
     Raises:
         SchemaError: it is nested or otherwise none of ours.
     """
+    if pa.types.is_struct(kind) and is_picture(kind):
+        return PICTURE
     plain(pa.array([], kind.value_type if pa.types.is_dictionary(kind) else kind), name)
     return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)

@@ -15,16 +15,18 @@ DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Record:
-    """One parquet file.
+    """One file of rows.
 
     Args:
         rows: how many. size: bytes.
         blake2b: hex digest of the bytes.
+        pictures: hex digest of the files of pictures that it names; "" where it names none.
     """
 
     rows: int
     size: int
     blake2b: str
+    pictures: str = ""
 
     def fits(self, data: bytes) -> bool:
         """True for the bytes that were written."""
@@ -39,13 +41,17 @@ def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
 
 
-def write_recorded(folder: Folder, name: str, table: pa.Table) -> Record:
+def write_recorded(folder: Folder, name: str, table: pa.Table, pictures: str = "") -> Record:
     """Writes one parquet file; returns what it must be when it is read again."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression=COMPRESSION)
-    data = sink.getvalue().to_pybytes()
+    return write_recorded_bytes(folder, name, sink.getvalue().to_pybytes(), len(table), pictures)
+
+
+def write_recorded_bytes(folder: Folder, name: str, data: bytes, rows: int, pictures: str = "") -> Record:
+    """Writes one file of rows in any format."""
     folder.write_bytes(name, data)
-    return Record(len(table), len(data), _digest(data))
+    return Record(rows, len(data), _digest(data), pictures)
 
 
 def read_recorded(folder: Folder, name: str, record: Record | None, columns: list[str] | None = None) -> pa.Table:

@@ -12,6 +12,7 @@ from codsa_ray.domain import Domain
 from codsa_ray.fitdata import REGION, ROW, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.groups import Groups
+from codsa_ray.layout import PLAIN, Layout
 from codsa_ray.regions import Regions
 from codsa_ray.schema import Schema
 from codsa_ray.seeds import seed_of
@@ -40,6 +41,7 @@ class Rows:
         counts: (folds + 2, G) rows per group: of each fold's held-out part, of rows never held out (one hold-out only), of the test part.
         seed: the job's.
         split: folder of the folds and groups, beside the rows: a repeat cuts the same rows anew (stages/recut.py).
+        layout: how DATA lies, and so how rows are written.
         domain: the target's, or None where all rows are of it.
         others: (G,) rows of other domains per group.
         left: rows of other domains that are in no group or share a unit with the target's, and so take no part.
@@ -52,6 +54,7 @@ class Rows:
     counts: tuple[tuple[int, ...], ...]
     seed: int
     split: str = "split"
+    layout: Layout = PLAIN
     domain: Domain | None = None
     others: tuple[int, ...] = ()
     left: int = 0
@@ -149,6 +152,8 @@ class Rows:
             "counts": [list(row) for row in self.counts],
             "seed": self.seed,
             "split": self.split,
+            # Named where it is used, so that encoded rows of runs without it keep their names.
+            **({"layout": self.layout.to_json()} if self.layout != PLAIN else {}),
             **({"domain": self.domain.to_json(), "others": list(self.others), "left": self.left} if self.domain else {}),
         }
 
@@ -163,6 +168,7 @@ class Rows:
             tuple(map(tuple, value["counts"])),
             value["seed"],
             value["split"],
+            Layout.from_json(value["layout"]) if "layout" in value else PLAIN,
             Domain(**value["domain"]) if "domain" in value else None,
             tuple(value.get("others", ())),
             value.get("left", 0),

@@ -62,12 +62,13 @@ class ColumnSummary:
         array = plain(raw, name)
         nans, infinities = _odd(raw)
         unreadable = array.null_count - raw.null_count - nans - infinities
-        values, counts = _counted(array)
+        # Pictures are no values to be told apart; counting them would hash and sort every byte.
+        values, counts = _counted(array[:0] if pa.types.is_binary(array.type) else array)
         low, high = _bounds(values)
         whole, places = _places(values)
         characters, words = _lengths(values, counts)
         missing = (len(array), raw.null_count, nans, infinities, unreadable)
-        kept = _kept(values, counts, None) if not pa.types.is_binary(array.type) else (values[:0], counts[:0], 0)
+        kept = _kept(values, counts, None) if not pa.types.is_binary(array.type) else (values, counts, 0)
         return ColumnSummary(name, str(column.type), *missing, low, high, whole, places, characters, words, *kept)
 
     @property

@@ -12,6 +12,8 @@ EXACT = 2.0**53
 PLACES = 6
 MICROSECONDS = {"day": 86_400_000_000, "s": 1_000_000, "ms": 1_000}
 DIGITS = Context(prec=100)
+# A picture with the file that it came from, as Hugging Face's parquet files hold it.
+PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def as_text(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -97,9 +99,22 @@ def plain(column: pa.ChunkedArray | pa.Array, name: str) -> pa.Array:
 
 
 def decoded(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """One array, dictionaries as their values."""
+    """One array, dictionaries as their values, pictures as their bytes."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if array.type == PICTURE:
+        return array.flatten()[0]
     return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def is_picture(kind: pa.DataType) -> bool:
+    """True for bytes, and for a struct of bytes and path in any of arrow's spellings."""
+    if not pa.types.is_struct(kind):
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+    fields = {field.name: field.type for field in kind}
+    bytes_like = is_picture(fields.get("bytes", pa.null())) and not pa.types.is_struct(fields["bytes"])
+    path = fields.get("path", pa.null())
+    text = pa.types.is_string(path) or pa.types.is_large_string(path) or pa.types.is_string_view(path) or pa.types.is_null(path)
+    return fields.keys() <= {"bytes", "path"} and bytes_like and text
 
 
 def _undecimal(array: pa.Array) -> pa.Array:

@@ -18,18 +18,20 @@ from codsa_ray.errors import CandidateError, ShortOfRows
 from codsa_ray.fitdata import REGION, ROW, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.learners.logistic import Logistic
+from codsa_ray.picture import decoded, encoded, fitted
 from codsa_ray.schema import Column, Schema
 from codsa_ray.scores import log_probabilities
 from codsa_ray.seeds import rng_of
 
 BLOCK = 64
+SIDE = 8
 EVERY_KIND = TABLE_KINDS | {"image"}
 CLASSES, VALUES, ODDS = (frozenset({task}) for task in ("classification", "regression", "anomaly"))
 
 
 @dataclass(frozen=True)
 class NoisyCopies:
-    """Real rows again: the bytes of pictures shaken, numbers moved by `noise` standard deviations, all else as it is.
+    """Real rows again: the pixels of pictures shaken, numbers moved by `noise` standard deviations, all else as it is.
 
     With `related`, every second row comes from the source data set where that has rows of the region.
     """
@@ -77,16 +79,16 @@ class FittedCopies:
         rows = pa.concat_tables(drawn).slice(0, size).drop_columns([REGION])
         for index, column in enumerate(self.columns):
             if column.kind == "image":
-                rows = rows.set_column(index, column.name, _shaken_bytes(rows[column.name], self.settings.noise, rng))
+                rows = rows.set_column(index, column.name, _shaken_pixels(rows[column.name], self.settings.noise, rng))
             elif column.kind == "numeric":
                 rows = rows.set_column(index, column.name, _moved(rows[column.name], column, self.settings.noise, rng))
         return rows
 
 
-def _shaken_bytes(values: pa.ChunkedArray, noise: float, rng: np.random.Generator) -> pa.Array:
-    pixels = [np.frombuffer(value, dtype=np.uint8) for value in values.to_pylist()]
-    shaken = [np.clip(p + np.rint(rng.normal(0, 255 * noise, len(p))), 0, 255).astype(np.uint8).tobytes() for p in pixels]
-    return pa.array(shaken, pa.binary())
+def _shaken_pixels(values: pa.ChunkedArray, noise: float, rng: np.random.Generator) -> pa.Array:
+    pixels = [None if value is None else decoded(value) for value in values.to_pylist()]
+    shaken = [None if p is None else np.clip(p + np.rint(rng.normal(0, 255 * noise, p.shape)), 0, 255).astype(np.uint8) for p in pixels]
+    return pa.array([None if p is None else encoded(p) for p in shaken], pa.binary())
 
 
 def _moved(values: pa.ChunkedArray, column: Column, noise: float, rng: np.random.Generator) -> pa.Array:
@@ -97,7 +99,7 @@ def _moved(values: pa.ChunkedArray, column: Column, noise: float, rng: np.random
 
 @dataclass(frozen=True)
 class Numbers:
-    """Pictures as their raw bytes and numeric columns as they are, standardised; everything else is left out."""
+    """Pictures as the grey levels of SIDE x SIDE pixels and numeric columns as they are, standardised; everything else is left out."""
 
     columns: tuple[Column, ...]
     middle: np.ndarray
@@ -117,10 +119,16 @@ def _numbers(table: pa.Table, columns: tuple[Column, ...]) -> np.ndarray:
     found = []
     for column in columns:
         if column.kind == "image":
-            found.append(np.stack([np.frombuffer(value, dtype=np.uint8) for value in table[column.name].to_pylist()]).astype(float))
+            found.append(np.stack([_levels(value) for value in table[column.name].to_pylist()]))
         else:
             found.append(np.nan_to_num(table[column.name].to_numpy())[:, None])
     return np.concatenate(found, axis=1)
+
+
+def _levels(picture: bytes | None) -> np.ndarray:
+    if picture is None:
+        return np.full(SIDE * SIDE, 127.0)
+    return fitted(decoded(picture, 1), SIDE, SIDE).astype(float).ravel()
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ class Line:
 
 @dataclass(frozen=True)
 class RawPixels:
-    """Linear discriminant on raw bytes: class means under one shared, shrunk covariance."""
+    """Linear discriminant on grey levels: class means under one shared, shrunk covariance."""
 
     shrink: float = 1.0
 

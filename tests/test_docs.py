@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import codsa_ray
-from codsa_ray.cli import job_of, parser
+from codsa_ray.cli import job_of, main, parser
 from codsa_ray.correct import Correction
 from codsa_ray.decide import LEVELS
 from codsa_ray.grouping import Grouping
@@ -41,7 +41,7 @@ EXAMPLES = {"docs/add-a-generator.md": ("generators", "independent_marginals"), 
 # Words in code marks that end like files but lie in a run folder or are only named as examples.
 ELSEWHERE = re.compile(r"^(report|correction|verdict|job|inspect|progress|shards)\.(json|html)$|parquet|manifest\.json$")
 # The documents' job on a few rows: the settings that make it small change nothing of what the blocks show.
-LEARNER = "sklearn:sklearn.naive_bayes.GaussianNB"
+LEARNER = "boosted:depth=2,rounds=20"
 QUICK: dict[str, Any] = {"generator": ("bootstrap",), "learner": LEARNER, "trials": 1, "draws": 2, "folds": 2, "workers": 2}
 
 
@@ -106,6 +106,7 @@ def test_the_python_of_the_options_page_trains_and_corrects(place: Place) -> Non
     # Whether one draw or two did better is chance with so few rows; the page is about several.
     second = first.drop_columns(["_draw"]).append_column("_draw", pa.array(np.ones(len(first), dtype=np.int32)))
     pq.write_table(second, augmented / "draw-001-000000.parquet")
+    assert main(["train", str(place.folder / "codsa-run")]) == 0
     for text in blocks("docs/options.md", "python"):
         place.run("docs/options.md", text)
     found = place.names

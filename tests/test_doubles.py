@@ -13,6 +13,7 @@ import pytest
 from codsa_ray.errors import InputError, SettingError
 from codsa_ray.job import Job
 from codsa_ray.judge import NEVER_SHIPPED
+from codsa_ray.picture import decoded, encoded
 from codsa_ray.pipeline import Report, run
 from codsa_ray.report.page import render
 
@@ -45,12 +46,12 @@ def whole(report: Report) -> tuple[pa.Table, pa.Table]:
 
 
 def pictures(n: int = 160) -> pa.Table:
-    """4 x 4 gray pictures as raw bytes: bright at the left ("left", one in eight) or at the right."""
+    """4 x 4 grey pictures as PNG files: bright at the left ("left", one in eight) or at the right."""
     rng = np.random.default_rng(0)
     left = np.arange(n) % 8 == 0
     gray = rng.normal(90, 40, (n, 4, 4)) + 60 * np.where(left[:, None, None], [1, 0.5, 0, 0], [0, 0, 0.5, 1])
-    raw = [picture.tobytes() for picture in np.clip(gray, 0, 255).astype(np.uint8)]
-    return pa.table({"scan": pa.array(raw, pa.binary()), "age": rng.normal(50, 10, n), "side": np.where(left, "left", "right")})
+    files = [encoded(picture[:, :, None]) for picture in np.clip(gray, 0, 255).astype(np.uint8)]
+    return pa.table({"scan": pa.array(files, pa.binary()), "age": rng.normal(50, 10, n), "side": np.where(left, "left", "right")})
 
 
 def test_pictures_go_through_the_whole_pass(ray: None, tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_pictures_go_through_the_whole_pass(ray: None, tmp_path: Path) -> None:
     report = run(job)
     real, drawn = whole(report)
     assert real.schema.field("scan").type == pa.binary()
-    assert {len(scan) for scan in drawn["scan"].to_pylist()} == {16}
+    assert {decoded(scan).shape for scan in drawn["scan"].to_pylist()} == {(4, 4, 1)}
     assert not set(drawn["scan"].to_pylist()) & set(pictures()["scan"].to_pylist())
     assert report.facts["schema"][0]["kind"] == "image"
     assert report.verdict.loss < np.log(2) / 2

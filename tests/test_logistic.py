@@ -5,9 +5,10 @@ import pytest
 from scipy.optimize import approx_fprime
 from sklearn.linear_model import LogisticRegression
 
-import codsa_ray.learners.logistic as logistic
+import codsa_ray.ridge as ridge
 from codsa_ray.errors import CandidateError
-from codsa_ray.learners.logistic import Logistic, Objective, newton
+from codsa_ray.learners.logistic import Logistic
+from codsa_ray.ridge import Objective, newton
 
 
 def rows(classes, n=300, seed=0):
@@ -21,7 +22,7 @@ def rows(classes, n=300, seed=0):
 @pytest.mark.parametrize("wide", [1500, 0], ids=["whitened", "diagonal"])
 def test_coefficients_are_those_of_scikit_learn(classes, penalty, wide, monkeypatch):
     """The same objective has the same minimum: C = 1 / (penalty W), for two classes 2 / (penalty W); by either preconditioner."""
-    monkeypatch.setattr(logistic, "WIDE", wide)
+    monkeypatch.setattr(ridge, "WIDE", wide)
     X, y, weight = rows(classes)
     fitted = Logistic(penalty).fit(X, y, weight, classes=classes, seed=0)
     strength = (2 if classes == 2 else 1) / (penalty * weight.sum())

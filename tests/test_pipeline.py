@@ -19,6 +19,7 @@ from codsa_ray.correct import Correction, Offset
 from codsa_ray.errors import FolderError, GroupError, InputError, SchemaError, SettingError
 from codsa_ray.learners.logistic import Logistic
 from codsa_ray.more import synthesize_more
+from codsa_ray.picture import encoded
 from codsa_ray.pipeline import Report, rewrite_report, run, run_until
 from codsa_ray.plugins import identity
 from codsa_ray.rows import FINAL, Rows
@@ -553,7 +554,7 @@ def test_report_writes_the_page_again_from_what_is_stored(finished: Report, here
 
 
 def test_a_plug_in_that_cannot_take_a_column_is_refused_even_when_the_rows_are_kept(here: None, tmp_path: Path) -> None:
-    table = runs.patients().append_column("scan", pa.array([bytes(8)] * 240))
+    table = runs.patients().append_column("scan", pa.array([encoded(np.zeros((2, 2, 1), np.uint8))] * 240))
     job = runs.job(runs.written(tmp_path, table), tmp_path / "run")
     for _ in range(2):
         with pytest.raises(SchemaError, match="column 'scan' of kind image"):

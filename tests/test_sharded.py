@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_texts import learned
 from torch import Tensor, nn
 
 from codsa_ray.errors import DamagedError
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
 from codsa_ray.generators.language_model import LanguageModel
+from codsa_ray.generators.text_lm import TextLm
 from codsa_ray.nn import train as loop
 from codsa_ray.nn.shards import Saved, blocks, is_shard, local, rows_of, shard
 from codsa_ray.nn.small_decoder import Block
@@ -29,6 +31,8 @@ SMALL = LanguageModel(
     steps=40, width=16, heads=2, blocks=2, batch=32, rate=1e-2, bins=8, block=64, checkpoint=20, minutes=1e6, sharded=True
 )
 LARGE = replace(SMALL, steps=3, batch=8, checkpoint=500, held_out=0.0)
+TEXTS = replace(TextLm.tiny(), steps=20, width=16, batch=16, longest=8, sharded=True)
+SAID = replace(TEXTS, steps=3, batch=8, held_out=0.0, lora=4)
 SETTINGS = Training(steps=30, rate=0.05, warmup=5, every=5, patience=100, checkpoint=10)
 CLOSE = 2e-3
 """Of weights of the order of .3 after 40 steps of Adam, which takes the sign of gradients near 0 from how their sums were rounded."""
@@ -81,8 +85,13 @@ def kept(place: Path, name: str, found: Trained) -> None:
         Folder(str(place)).write_json(f"{name}.json", {"history": found.history})
 
 
-def fitted(place: Path, settings: LanguageModel, dies_at: tuple[int, ...] = ()) -> None:
-    settings.fit(FitData.of(*mixed_table(150), 1), worker(place, dies_at))
+def rows(settings: LanguageModel | TextLm) -> FitData:
+    """What each is fitted on."""
+    return learned() if isinstance(settings, TextLm) else FitData.of(*mixed_table(150), 1)
+
+
+def fitted(place: Path, settings: LanguageModel | TextLm, dies_at: tuple[int, ...] = ()) -> None:
+    settings.fit(rows(settings), worker(place, dies_at))
 
 
 def scenes(place: Path) -> None:
@@ -101,8 +110,11 @@ def scenes(place: Path) -> None:
     clocks(place)
     shares(place)
     fitted(place / "decoder", SMALL)
+    fitted(place / "texts", TEXTS)
+    given = (place / "base").read_text()
     for lora in (4, 0):
-        fitted(place / f"base {lora}", replace(LARGE, base=(place / "base").read_text(), lora=lora))
+        fitted(place / f"base {lora}", replace(LARGE, base=given, lora=lora))
+    fitted(place / "said", replace(SAID, base=given))
 
 
 def clocks(place: Path) -> None:
@@ -200,10 +212,13 @@ def test_each_process_holds_its_rows_and_no_others(group: Path) -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.parametrize(("name", "settings"), [("decoder", SMALL), ("base 4", replace(LARGE, lora=4)), ("base 0", replace(LARGE, lora=0))])
-def test_a_language_model_cut_over_two_processes_is_that_of_one(group: Path, tmp_path: Path, name: str, settings: LanguageModel) -> None:
-    settings = replace(settings, base=base()) if name != "decoder" else settings
-    settings.fit(FitData.of(*mixed_table(150), 1), LocalWorker(Folder(str(tmp_path))))
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("decoder", SMALL), ("base 4", replace(LARGE, lora=4)), ("base 0", replace(LARGE, lora=0)), ("texts", TEXTS), ("said", SAID)],
+)
+def test_a_language_model_cut_over_two_processes_is_that_of_one(group: Path, tmp_path: Path, name: str, settings: Any) -> None:
+    settings = replace(settings, base=base()) if name not in ("decoder", "texts") else settings
+    settings.fit(rows(settings), LocalWorker(Folder(str(tmp_path))))
     one, two = (Folder(str(place)).read_arrays("model.safetensors") for place in (tmp_path, group / name))
     assert set(one) == set(two)
     for key, value in one.items():

@@ -1,14 +1,10 @@
 """Texts as vectors that an audit can compare: hashed words; knows no measure."""
 
-import re
-import zlib
-
 import numpy as np
 import pyarrow as pa
 
+from codsa_ray.embedding import WORD, hashed
 from codsa_ray.schema import Column, Schema
-
-WORD = re.compile(r"\w+")
 
 
 def texts(schema: Schema) -> tuple[Column, ...]:
@@ -21,14 +17,7 @@ def vectors(table: pa.Table, column: Column, slots: int) -> np.ndarray:
 
     A null, and a text without a word, is all 0.
     """
-    found = np.zeros((len(table), slots), dtype=np.float32)
-    known: dict[str, int] = {}
-    for row, text in enumerate(table[column.name].to_pylist()):
-        for word in WORD.findall((text or "").lower()):
-            slot = known.get(word)
-            if slot is None:
-                slot = known[word] = zlib.crc32(word.encode()) % slots
-            found[row, slot] += 1
+    found = hashed(table[column.name].to_pylist(), slots).toarray().astype(np.float32)
     np.log1p(found, out=found)
     length = np.linalg.norm(found, axis=1, keepdims=True)
     return np.divide(found, length, out=found, where=length > 0)

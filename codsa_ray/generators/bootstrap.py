@@ -8,11 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from codsa_ray.cells import Cells
-from codsa_ray.contracts import Needs, Worker
+from codsa_ray.contracts import TABLE_KINDS, Needs, Worker
 from codsa_ray.errors import ShortOfRows
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.seeds import rng_of
+
+SHAKEN = ("numeric", "integer")
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class Bootstrap:
 
     @property
     def needs(self) -> Needs:
-        """One core."""
-        return Needs(block=self.block)
+        """One core; texts and pictures are drawn as they are."""
+        return Needs(block=self.block, kinds=TABLE_KINDS | {"text", "image"})
 
     def fit(self, data: FitData, worker: Worker) -> None:
         """Keeps the rows, sorted by region."""
@@ -42,9 +44,9 @@ class Bootstrap:
         region = table[REGION].to_numpy()
         fixed = data.regions.constant_columns
         columns = [c for c in data.schema.columns if c.name not in fixed]
-        rows = table.select([c.name for c in columns]).take(pa.array(np.argsort(region, kind="stable")))
+        rows = _wide(table.select([c.name for c in columns])).take(pa.array(np.argsort(region, kind="stable")))
         starts = np.concatenate([[0], np.cumsum(np.bincount(region, minlength=len(data.regions)))])
-        cells = [Cells.of(c, rows[c.name]) for c in columns]
+        cells = [Cells.of(c, rows[c.name]) for c in columns if c.kind in SHAKEN]
         worker.folder.write_table("rows.parquet", rows)
         worker.folder.write_json("bootstrap.json", {"starts": starts.tolist(), "cells": [c.to_json() for c in cells]})
 
@@ -79,15 +81,28 @@ class FittedBootstrap:
         if start == stop:
             raise ShortOfRows(f"wanted a row of region {region} to draw again; got none; leave the region out or merge it")
         rng = rng_of(seed, "bootstrap", region)
-        drawn = self.rows.take(pa.array(rng.integers(start, stop, self.settings.block)))
+        drawn = _canonical(self.rows.take(pa.array(rng.integers(start, stop, self.settings.block))))
         if not self.settings.jitter:
             return drawn
         own = self.rows.slice(start, stop - start)
-        for index, cell in enumerate(self.cells):
-            if cell.column.kind in ("numeric", "integer"):
-                shaken = _shaken(drawn[cell.column.name], own[cell.column.name], cell, self.settings.jitter, rng)
-                drawn = drawn.set_column(index, cell.column.name, shaken)
+        for cell in self.cells:
+            name = cell.column.name
+            shaken = _shaken(drawn[name], own[name], cell, self.settings.jitter, rng)
+            drawn = drawn.set_column(drawn.column_names.index(name), name, shaken)
         return drawn
+
+
+def _wide(table: pa.Table) -> pa.Table:
+    """Texts and bytes as arrow's large ones: rows that weigh more than 2 GiB could not be taken in another order."""
+    return _cast(table, {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()})
+
+
+def _canonical(table: pa.Table) -> pa.Table:
+    return _cast(table, {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()})
+
+
+def _cast(table: pa.Table, kinds: dict[pa.DataType, pa.DataType]) -> pa.Table:
+    return table.cast(pa.schema([(item.name, kinds.get(item.type, item.type)) for item in table.schema]))
 
 
 def _shaken(values: pa.ChunkedArray, own: pa.ChunkedArray, cell: Cells, jitter: float, rng: np.random.Generator) -> pa.Array:

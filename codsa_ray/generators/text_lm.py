@@ -1,47 +1,57 @@
-"""Text language model: rows that hold texts, drawn by a causal transformer trained on them; knows no cluster.
+"""Text language model: rows that hold texts, drawn by a causal transformer trained or tuned on them; knows no cluster.
 
 Sources: Radford et al. 2019 (GPT-2: the decoder, words from bytes); Keskar et al. 2019 (CTRL: a condition is a token before the text);
-what a row's table columns say stands before its texts as it does in Borisov et al. 2023 (GReaT), one token each.
+what a row's table columns say stands before its texts as it does in Borisov et al. 2023 (GReaT); Hu et al. 2022 (LoRA).
 A row is drawn from prod_t p(token_t | region, tokens before): texts know the columns of their row, later texts the earlier ones.
 What differs and why:
-- Each place allows its own tokens alone (nn/row_sequences.py): categories exist, numbers are in bounds, drawing always ends.
-- A region is the sum of what it shares with others (a token per factor) and a token of its own, so that a rare one borrows words.
+- Each place allows its own tokens alone: categories exist, numbers are in bounds, drawing always ends. Without `base` a table column is one
+  token (nn/row_sequences.py); a base is told it in words, spelled by its grammar (nn/row_prose.py). Texts are free.
+- A region is the sum of what it shares with others (a token per factor) and a token of its own, so that a rare one borrows words; a base
+  is told the region's constants.
 - The weights kept are those of the best loss on held-out rows, weighted as balance would draw regions.
 - Drawn texts pass a gate (nn/text_gate.py): copies of training texts and texts that another region would rather have said are drawn
   again, and counted; the cuts are such that `confidence` of real texts that the measure has not seen pass.
 
-Cost per step: batch x tokens x (12 blocks W^2 + W vocabulary) multiplications to fit; per drawn token the same for one row; 4 bytes a
-token of training texts. Not for: more than some ten thousand texts on CPUs, where a base tuned on a GPU says more (language_model with a
-base handles rows of short values; texts from a base: not yet); texts whose meaning matters more than their words.
+Cost per step, small: batch x tokens x (12 blocks W^2 + W vocabulary) multiplications to fit; per drawn token the same for one row; 4 bytes
+a token of training texts. With a base: 2 per weight and token to draw, three times that to fit, and 4 bytes x vocabulary per token of
+a step's part. Not for: more than some ten thousand texts on CPUs, where the small one learns words and little else and a base is slow;
+texts whose meaning matters more than their words. A base may have read the texts before: what looks new may be memory.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from codsa_ray.contracts import TABLE_KINDS, Needs, Worker
 from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
+from codsa_ray.nn.causal_base import CausalBase
 from codsa_ray.nn.device import gpu_dtype, one_thread
 from codsa_ray.nn.line_drawing import LineDrawing
+from codsa_ray.nn.line_loss import Forgetful, LineLoss, forgetful, plain
+from codsa_ray.nn.prose_drawing import ProseDrawing
 from codsa_ray.nn.row_loss import natural, needed
-from codsa_ray.nn.row_sequences import Lines, RowSequences
-from codsa_ray.nn.schedules import stratified
+from codsa_ray.nn.row_prose import Prose, RowProse
+from codsa_ray.nn.row_sequences import RowSequences
+from codsa_ray.nn.shards import shard
 from codsa_ray.nn.text_gate import TextGate
 from codsa_ray.nn.text_words import BROKEN
-from codsa_ray.nn.train import Training, train
+from codsa_ray.nn.train import Score, Training, train
 from codsa_ray.seeds import rng_of, seed_of
 
+Form = RowSequences | RowProse
+SMALL, ADAPTERS, WEIGHTS = (1500, 32, 2e-3), (1000, 32, 5e-4), (1000, 32, 5e-5)
+"""What `steps`, `batch` and `rate` are where they are not given: for the small decoder, a base's adapters, all its weights."""
 EVERY, PATIENCE = 50, 4
 SCORED = 512
-"""Held-out rows of one score."""
+"""Held-out rows of one score, small; a base reads a quarter of them."""
 COPIED, STRANGE, UNREADABLE = "copies a training text", "reads like another region", "bytes that are no text"
+SHORTEN = "lower longest, leave columns out or take another base"
 
 
 @dataclass(frozen=True)
@@ -49,23 +59,31 @@ class TextLm:
     """Settings of the method.
 
     Args:
-        steps, batch, rate: optimizer steps at most, rows of one step, peak learning rate.
-        width, blocks, heads: of the decoder.
-        vocabulary: words at most, 256 bytes among them.
-        longest: words of one text at most; longer ones are learned from as far as that.
-        bins: per ordered table column at most.
-        drop: chance that a token is forgotten by those after it while training.
+        base: folder or name of a causal language model that transformers reads, with safetensors weights; None: a small one of our own.
+        lora: rank of the base's adapters; 0 tunes all its weights.
+        steps, batch, rate: optimizer steps at most, rows of one step, peak learning rate; None: what the model's size usually needs.
+        width, blocks, heads: of the small decoder.
+        vocabulary: of the small one: words at most, 256 bytes among them.
+        longest: words (of a base its tokens) of one text at most; longer ones are learned from as far as that.
+        bins: of the small one: per ordered table column at most.
+        drop: chance that the small one forgets a token while training.
         held_out: share of each region's rows kept for early stopping and for the gate; 0 runs all steps.
         confidence: share of real texts that pass each gate; 1 refuses nothing but copies.
         rows: rows kept in memory at most; beyond it large regions are thinned.
+        checkpoint, minutes: steps between checkpoints, and after how long there is one at the next held-out score all the same.
+        parts: pieces in which a step works through its rows, so that it needs the memory of one.
+        sharded: where several workers fit it, weights, average and moments are cut over them (FSDP2): for a base that one GPU could not
+            train. Drawing needs it whole.
         temperature: of drawing words; below 1 texts are more alike.
         block: rows drawn at a time.
         gpus: GPUs of one worker; with 0 it fits and draws on CPUs.
     """
 
-    steps: int = 1500
-    batch: int = 32
-    rate: float = 2e-3
+    base: str | None = None
+    lora: int = 8
+    steps: int | None = None
+    batch: int | None = None
+    rate: float | None = None
     width: int = 128
     blocks: int = 3
     heads: int = 4
@@ -76,6 +94,10 @@ class TextLm:
     held_out: float = 0.1
     confidence: float = 0.99
     rows: int = 200_000
+    checkpoint: int = 500
+    minutes: float = 10.0
+    parts: int = 1
+    sharded: bool = False
     temperature: float = 1.0
     block: int = 256
     gpus: float = 0.0
@@ -84,11 +106,13 @@ class TextLm:
         if self.width % self.heads or self.temperature <= 0 or not 0.5 <= self.confidence <= 1 or self.longest < 1:
             wanted = "a width that heads divide, temperature above 0, confidence of .5 to 1, longest of 1 or more"
             raise SettingError(wanted, repr(self), "change the one that is not")
+        if self.parts < 1 or not 0 <= self.minutes < float("inf"):
+            raise SettingError("one part or more, and minutes of 0 or more", repr(self), "change the one that is not")
 
     @property
     def needs(self) -> Needs:
         """One core or the stated GPUs; the fit may be distributed."""
-        return Needs(gpus=self.gpus, block=self.block, kinds=TABLE_KINDS | {"text"}, distributed=True)
+        return Needs(gpus=self.gpus, block=self.block, kinds=TABLE_KINDS | {"text"}, distributed=True, sharded=self.sharded)
 
     @classmethod
     def tiny(cls) -> Self:
@@ -96,43 +120,82 @@ class TextLm:
         return cls(steps=60, width=32, heads=2, blocks=1, batch=32, rate=1e-2, vocabulary=300, longest=12, bins=10, block=64)
 
     def fit(self, data: FitData, worker: Worker) -> None:
-        """Trains; rank 0 writes rows.json and model.safetensors under worker.folder."""
-        columns = tuple(c for c in data.schema.columns if c.name not in data.regions.constant_columns)
+        """Trains or tunes; rank 0 writes rows.json and model.safetensors under worker.folder.
+
+        Raises:
+            SettingError: the base cannot be read, cannot spell the table or cannot read rows of that length.
+        """
         learned, held = (part.sort_by(REGION) for part in data.split(self.held_out, cap=self.rows))
-        rows = RowSequences.of(columns, learned, data.regions, self.bins, self.vocabulary, self.longest)
-        dtype = gpu_dtype(worker.device)
+        base = CausalBase.read(self.base, self.lora, worker.device, seed_of(data.seed, "adapters")) if self.base else None
+        rows, dtype = self._form(data, learned, held, base), gpu_dtype(worker.device)
         mass = natural(learned[REGION].to_numpy(), np.zeros(len(learned), dtype=bool), data.regions)
-        loss = LineLoss(rows.told(learned), mass, self.batch, worker, self.drop)
-        score = None
-        if len(held):
-            mine = LineLoss(rows.told(held), needed(held[REGION].to_numpy(), data.regions), self.batch, worker)
-            seed = seed_of(data.seed, "held out")
-            score = lambda module: mine.score(module, SCORED, seed)  # noqa: E731
+        steps, batch, rate = SMALL if self.base is None else ADAPTERS if self.lora else WEIGHTS
+        batch, read = -(-(self.batch or batch) // self.parts), forgetful if base is None else plain
+        loss = LineLoss(rows.told(learned), mass, batch, worker, read, self.drop if base is None else 0.0)
         moves = bool((~loss.lines.open).any())
-        training = Training(self.steps if moves else 0, self.rate, every=EVERY, patience=PATIENCE, dtype=dtype)
-        module = Decoder(_network(self, rows, seed_of(data.seed, "network")))
-        trained = train(module, loss, score, training, worker, seed_of(data.seed, "train"))
+        training = Training((self.steps or steps) if moves else 0, self.rate or rate, every=EVERY, patience=PATIENCE, dtype=dtype)
+        training = replace(training, checkpoint=self.checkpoint, minutes=self.minutes, parts=self.parts)
+        score = self._score(loss, rows, held, data) if len(held) else None
+        trained = train(self._module(rows, base, worker, data.seed), loss, score, training, worker, seed_of(data.seed, "train"))
         if worker.rank == 0:
-            plain, arrays = rows.to_json()
+            plain_, arrays = rows.to_json()
             gates = _gates(rows.texts, learned, held, len(data.regions), self.confidence)
             arrays |= {f"gate{place}/{name}": array for place, gate in enumerate(gates) for name, array in gate.to_arrays().items()}
             arrays |= {f"network/{name.removeprefix('network.')}": array for name, array in trained.weights.items()}
             worker.folder.write_arrays("model.safetensors", arrays)
-            meta = {"settings": asdict(self), "rows": plain, "dtype": str(dtype), "step": trained.step, "history": trained.history}
-            worker.folder.write_json("rows.json", meta)
+            meta = {"settings": asdict(self), "rows": plain_, "dtype": str(dtype), "base": base.mark if base else ""}
+            worker.folder.write_json("rows.json", meta | {"step": trained.step, "history": trained.history})
 
     def load(self, folder: Folder) -> "FittedTextLm":
-        """The fitted model, drawn from with this object's temperature and block."""
+        """The fitted model, drawn from with this object's temperature and block.
+
+        Raises:
+            SettingError: the base is not the one that was tuned.
+        """
         meta, arrays = folder.read_json("rows.json"), folder.read_arrays("model.safetensors")
-        rows = RowSequences.from_json(meta["rows"], arrays)
-        network = _network(TextLm(**meta["settings"]), rows, seed=0)
-        network.load_state_dict({name[8:]: torch.from_numpy(array) for name, array in arrays.items() if name.startswith("network/")})
-        network.to("cuda" if self.gpus else "cpu", getattr(torch, meta["dtype"].removeprefix("torch."))).requires_grad_(False).eval()
+        fitted, device = TextLm(**meta["settings"]), "cuda" if self.gpus else "cpu"
+        weights = {name[8:]: torch.from_numpy(array) for name, array in arrays.items() if name.startswith("network/")}
+        rows: Form
+        if fitted.base is None:
+            rows = RowSequences.from_json(meta["rows"], arrays)
+            network = _network(fitted, rows, seed=0)
+            network.load_state_dict(weights)
+        else:
+            base = CausalBase.read(self.base or fitted.base, fitted.lora, device, seed=0)
+            rows = RowProse.from_json(meta["rows"], arrays, base.tokenizer, Prose(base.words, base.size))
+            network = base.settled(weights, meta["base"])
+        network.to(device, getattr(torch, meta["dtype"].removeprefix("torch."))).requires_grad_(False).eval()
         gates = []
         for place in range(len(rows.texts)):
             mark = f"gate{place}/"
             gates.append(TextGate.from_arrays({name.removeprefix(mark): a for name, a in arrays.items() if name.startswith(mark)}))
         return FittedTextLm(self, rows, network, tuple(gates))
+
+    def _form(self, data: FitData, learned: pa.Table, held: pa.Table, base: CausalBase | None) -> Form:
+        """What rows are told as."""
+        columns = tuple(c for c in data.schema.columns if c.name not in data.regions.constant_columns)
+        if base is None:
+            return RowSequences.of(columns, learned, data.regions, self.bins, self.vocabulary, self.longest)
+        known, prose = pa.concat_tables([learned, held]), Prose(base.words, base.size)
+        rows = RowProse.of(columns, known, data.regions, base.tokenizer, prose, self.longest)
+        base.check(rows.most, SHORTEN)
+        return rows
+
+    def _module(self, rows: Form, base: CausalBase | None, worker: Worker, seed: int) -> nn.Module:
+        """What is trained, cut over the workers where that is asked for and there are several."""
+        cut, dtype = self.sharded and worker.world > 1, gpu_dtype(worker.device)
+        if base is not None:
+            return base.trainable(cut, worker.device, dtype)
+        assert isinstance(rows, RowSequences)
+        decoder = Forgetful(_network(self, rows, seed_of(seed, "network")))
+        if cut:
+            shard(decoder, worker.device, dtype)
+        return decoder
+
+    def _score(self, loss: LineLoss, rows: Form, held: pa.Table, data: FitData) -> Score:
+        mine = replace(loss, lines=rows.told(held), mass=needed(held[REGION].to_numpy(), data.regions), drop=0.0)
+        count, seed = SCORED // (1 if self.base is None else 4), seed_of(data.seed, "held out")
+        return lambda module: mine.score(module, count, seed)
 
 
 def _network(settings: TextLm, rows: RowSequences, seed: int) -> nn.Module:
@@ -164,78 +227,12 @@ def _gates(texts: tuple[str, ...], learned: pa.Table, held: pa.Table, regions: i
     return [TextGate.learn(learned[name].to_pylist(), region, held[name].to_pylist(), regions, confidence) for name in texts]
 
 
-class Decoder(nn.Module):
-    """The network with words forgotten at random while it learns: (n, T) tokens to (n, T, vocabulary) log-odds."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network: Any = network
-
-    def forward(self, tokens: Tensor, keep: Tensor | None = None) -> Tensor:
-        """`keep` (n, T) is 0 where a token is not told to later ones."""
-        told = self.network.get_input_embeddings()(tokens)
-        if keep is not None:
-            told = told * keep[..., None].to(told.dtype)
-        return self.network(inputs_embeds=told, use_cache=False).logits
-
-
-@dataclass(frozen=True, eq=False)
-class LineLoss:
-    """The training loss of one worker's share of a batch.
-
-    Args:
-        lines: told rows, sorted by region.
-        mass: (n,) float64 cumulative share of each row in a batch.
-        batch: rows of a step, all workers together.
-        worker: whose share it is.
-        drop: chance that a token is forgotten by those after it.
-    """
-
-    lines: Lines
-    mass: Tensor
-    batch: int
-    worker: Worker
-    drop: float = 0.0
-
-    def __call__(self, module: nn.Module, generator: torch.Generator) -> Tensor:
-        """Mean over the learned tokens of the rows rank, rank + world, ... of the global batch, which every worker draws alike."""
-        rank, world = self.worker.rank, self.worker.world
-        rows = self._drawn(-(-self.batch // world) * world, generator)
-        tokens, learned = self.lines.rows(rows)
-        keep = torch.rand(tokens.shape, generator=generator) >= self.drop
-        own = slice(rank, None, world)
-        costs = self._costs(module, tokens[own], learned[own], keep[own])
-        # A mean over all workers' tokens and not over each one's own, whose texts may be shorter.
-        return costs.sum() * world / max(int(learned.sum()), 1)
-
-    @torch.no_grad()
-    def score(self, module: nn.Module, count: int, seed: int) -> float:
-        """Mean cost of a learned token over `count` rows, the same at every check."""
-        rows = self._drawn(count, torch.Generator().manual_seed(seed))
-        total, learned = 0.0, 0
-        for first in range(0, count, self.batch):
-            tokens, mine = self.lines.rows(rows[first : first + self.batch])
-            total += float(self._costs(module, tokens, mine, None).sum())
-            learned += int(mine.sum())
-        return total / max(learned, 1)
-
-    def _drawn(self, count: int, generator: torch.Generator) -> np.ndarray:
-        return np.asarray(torch.searchsorted(self.mass, stratified(count, generator)).clamp(max=len(self.mass) - 1).numpy())
-
-    def _costs(self, module: nn.Module, tokens: np.ndarray, learned: np.ndarray, keep: Tensor | None) -> Tensor:
-        device = next(module.parameters()).device
-        told, counted = (torch.from_numpy(part.astype(np.int64)).to(device) for part in (tokens, learned))
-        odds = module(told[:, :-1], None if keep is None else keep[:, :-1].to(device))
-        costs = functional.cross_entropy(odds.float().flatten(0, 1), told[:, 1:].flatten(), reduction="none")
-        return costs * counted[:, 1:].flatten()
-
-
 @dataclass(frozen=True, eq=False)
 class FittedTextLm:
-    """A trained model: settings to draw with, what rows are, the network, and a gate for each text column."""
+    """A trained or tuned model: settings to draw with, what rows are, the network, and a gate for each text column."""
 
     settings: TextLm
-    rows: RowSequences
+    rows: Form
     network: nn.Module
     gates: tuple[TextGate, ...]
 
@@ -243,9 +240,12 @@ class FittedTextLm:
         """`settings.block` canonical rows of the region."""
         rng = rng_of("text_lm", seed, region)
         with torch.inference_mode(), one_thread():
-            drawing = LineDrawing(self.network, self.rows, self.settings.temperature)
-            columns, texts = drawing.drawn(region, self.settings.block, rng)
-        return self.rows.table(columns, texts, rng)
+            drawing: LineDrawing | ProseDrawing
+            if isinstance(self.rows, RowSequences):
+                drawing = LineDrawing(self.network, self.rows, self.settings.temperature)
+            else:
+                drawing = ProseDrawing(self.network, self.rows, self.settings.temperature)
+            return drawing.table(region, self.settings.block, rng)
 
     def refused(self, table: pa.Table, region: int) -> dict[str, np.ndarray]:
         """Reason -> (n,) bool drawn rows that are drawn again for it."""

@@ -73,11 +73,8 @@ class Boosted:
         start = best_constant(fixed, labels, weight)
         margin = fixed + start
         if len(present) == 2:
-            objective: dict[str, Any] = {"objective": "binary:logistic"}
             margin = margin[:, 1] - margin[:, 0]
-        else:
-            objective = {"objective": "multi:softprob", "num_class": len(present)}
-        return Classifier(self._train(X, labels, weight, margin, objective, seed), start, present, classes)
+        return Classifier(self._train(X, labels, weight, margin, objective_of(len(present)), seed), start, present, classes)
 
     def _regression(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, seed: int) -> "Regressor":
         centre = float(np.average(y, weights=weight))
@@ -91,7 +88,15 @@ class Boosted:
     def _train(
         self, X: np.ndarray, labels: np.ndarray, weight: np.ndarray, margin: np.ndarray, objective: dict[str, Any], seed: int
     ) -> bytes:
-        settings = {
+        try:
+            rows = xgb.QuantileDMatrix(X, label=labels, weight=weight, base_margin=margin, nthread=1)
+            return bytes(xgb.train(self.parameters(objective, seed), rows, num_boost_round=self.rounds).save_raw("ubj"))
+        except xgb.core.XGBoostError as error:
+            raise CandidateError(f"xgboost: {str(error).splitlines()[0]}") from error
+
+    def parameters(self, objective: dict[str, Any], seed: int) -> dict[str, Any]:
+        """XGBoost's, for one thread."""
+        return {
             "tree_method": "hist",
             "nthread": 1,
             "max_depth": self.depth,
@@ -101,17 +106,18 @@ class Boosted:
             "seed": seed % 2**31,
             "base_score": 0.5 if "binary" in objective["objective"] else 0.0,
             "verbosity": 0,
+            **objective,
         }
-        try:
-            rows = xgb.QuantileDMatrix(X, label=labels, weight=weight, base_margin=margin, nthread=1)
-            return bytes(xgb.train(settings | objective, rows, num_boost_round=self.rounds).save_raw("ubj"))
-        except xgb.core.XGBoostError as error:
-            raise CandidateError(f"xgboost: {str(error).splitlines()[0]}") from error
 
     @classmethod
     def tiny(cls) -> Self:
         """A few shallow trees."""
         return cls(depth=2, rounds=20, rate=0.3)
+
+
+def objective_of(classes: int) -> dict[str, Any]:
+    """XGBoost's objective for so many classes that have rows."""
+    return {"objective": "binary:logistic"} if classes == 2 else {"objective": "multi:softprob", "num_class": classes}
 
 
 def _margins(trees: bytes, X: np.ndarray) -> np.ndarray:

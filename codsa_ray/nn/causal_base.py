@@ -57,6 +57,12 @@ class CausalBase:
 
         return Tokenizer(encode, lambda character: encode(character)[-1])
 
+    @property
+    def size(self) -> int:
+        """Tokens that it knows."""
+        model: Any = self.model
+        return int(model.get_input_embeddings().weight.shape[0])
+
     def check(self, longest: int, do: str) -> None:
         """Raises SettingError, with what to `do`, where rows of `longest` tokens are more than the model reads."""
         if self.limit is not None and longest > self.limit:

@@ -4,14 +4,15 @@ All rows of a block are at the same column at the same time; a row whose text ha
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+import pyarrow as pa
+from torch import nn
 
 from codsa_ray.nn.row_sequences import END, NULL, RowSequences
-from codsa_ray.nn.small_decoder import chosen
 from codsa_ray.nn.text_drawing import Reading
+from codsa_ray.nn.word_drawing import picks, words
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,10 @@ class LineDrawing:
     temperature: float = 1.0
     cached: bool = True
 
+    def table(self, region: int, count: int, rng: np.random.Generator) -> pa.Table:
+        """`count` canonical rows of a region."""
+        return self.rows.table(*self.drawn(region, count, rng), rng)
+
     def drawn(self, region: int, count: int, rng: np.random.Generator) -> tuple[np.ndarray, list[list[list[int] | None]]]:
         """((count, columns that move) tokens, per text column and row its words or None) of a region."""
         reading = Reading(self.model, count, self.cached)
@@ -38,35 +43,16 @@ class LineDrawing:
         for place in range(columns.shape[1]):
             first, past = self.rows.column(place)
             void = int(self.rows.void[region, place])
-            columns[:, place] = first + (void if void >= 0 else self._picked(scores[:, first:past], 1.0, rng))
+            columns[:, place] = first + (void if void >= 0 else picks(scores[:, first:past], 1.0, rng))
             scores = reading.feed([(int(token),) for token in columns[:, place]])
-        texts = []
+        texts: list[list[list[int] | None]] = []
         for place in range(len(self.rows.texts)):
-            drawn, scores = self._text(reading, scores, place, float(self.rows.nulls[region, place]), rng)
-            texts.append(drawn)
+            allowed = partial(self._allowed, null=float(self.rows.nulls[region, place]))
+            found = words(reading, scores, np.ones(count, dtype=bool), allowed, (END, NULL), self.temperature, rng)
+            texts.append([None if end == NULL else own for own, end in zip(found.words, found.ends, strict=True)])
+            # The last text of a row ends it: nothing is read any more.
+            scores = found.scores if place + 1 == len(self.rows.texts) else reading.feed([(int(end),) for end in found.ends])
         return columns, texts
-
-    def _text(
-        self, reading: Reading, scores: Tensor, place: int, null: float, rng: np.random.Generator
-    ) -> tuple[list[list[int] | None], Tensor]:
-        """(words of each row or None, log-odds after the end of all of them)."""
-        words: list[list[int] | None] = [[] for _ in range(reading.rows)]
-        going, last = np.ones(reading.rows, dtype=bool), [END] * reading.rows
-        for step in range(self.rows.longest + 1):
-            allowed = self._allowed(step, null)
-            picked = allowed[self._picked(scores[:, allowed], self.temperature, rng)]
-            for row in np.flatnonzero(going):
-                own = words[row]
-                if picked[row] in (END, NULL):
-                    going[row], last[row] = False, int(picked[row])
-                    words[row] = None if picked[row] == NULL else own
-                elif own is not None:
-                    own.append(int(picked[row]))
-            if not going.any():
-                break
-            scores = reading.feed([(int(token),) if on else () for token, on in zip(picked, going, strict=True)])
-        # The last text of a row ends it: nothing is read any more.
-        return words, scores if place + 1 == len(self.rows.texts) else reading.feed([(token,) for token in last])
 
     def _allowed(self, step: int, null: float) -> np.ndarray:
         """Tokens that may come next in a text of `step` words, of a region with that share of nulls."""
@@ -76,7 +62,3 @@ class LineDrawing:
             return np.array([NULL])
         own = [END, NULL] if null and step == 0 else [END]
         return np.concatenate([own, np.arange(self.rows.ends[-2], self.rows.ends[-1])])
-
-    def _picked(self, scores: Tensor, temperature: float, rng: np.random.Generator) -> np.ndarray:
-        chance = torch.from_numpy(rng.random(len(scores), dtype=np.float32)).to(scores.device)
-        return np.asarray(chosen(scores.float() / temperature, chance).cpu().numpy())

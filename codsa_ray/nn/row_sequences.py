@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from codsa_ray.fitdata import REGION
+from codsa_ray.nn.lines import Lines, begun
 from codsa_ray.nn.table_tokens import TableTokens
 from codsa_ray.nn.text_words import TextWords
 from codsa_ray.regions import Regions
@@ -20,29 +20,6 @@ from codsa_ray.schema import Column
 
 END, NULL = 0, 1
 OWN = 2
-
-
-@dataclass(frozen=True, eq=False)
-class Lines:
-    """Told rows, one after another.
-
-    Args:
-        tokens: (all,) int32.
-        starts: (n + 1,) int64 where each row begins.
-        open: (all,) bool tokens that are not learned: the region's, and an END that cut a text short.
-    """
-
-    tokens: np.ndarray
-    starts: np.ndarray
-    open: np.ndarray
-
-    def rows(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, longest) tokens, END where a row has ended, and (rows, longest) bool tokens that are learned."""
-        lengths = self.starts[index + 1] - self.starts[index]
-        places = np.arange(int(lengths.max()))
-        inside = places < lengths[:, None]
-        flat = np.where(inside, self.starts[index][:, None] + places, 0)
-        return np.where(inside, self.tokens[flat], END), inside & ~self.open[flat]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +49,7 @@ class RowSequences:
         """Learned from canonical rows."""
         texts = tuple(column.name for column in columns if column.kind == "text")
         rest = tuple(column for column in columns if column.kind != "text")
-        known = [text for name in texts for text in table[name].drop_null().to_pylist()]
+        known = [text for name in texts for text in begun(table[name], longest)[0] if text is not None]
         factors = np.array([item.factors for item in regions.items], dtype=np.int64).reshape(len(regions), -1)
         region = table[REGION].to_numpy().astype(np.int64)
         many = np.maximum(np.bincount(region, minlength=len(regions)), 1)
@@ -116,26 +93,15 @@ class RowSequences:
     def told(self, table: pa.Table) -> Lines:
         """Of canonical rows with `_region`."""
         region = table[REGION].to_numpy().astype(np.int64)
-        begun = np.hstack([self.region(region), self.tokens.encode(table) + self.ends[self.given : -2]])
-        texts = [self._words(table[name]) for name in self.texts]
-        lines = [np.concatenate([begun[row], *(text[row][0] for text in texts)]) for row in range(len(table))]
-        cut = [np.concatenate([np.zeros(begun.shape[1], dtype=bool), *(text[row][1] for text in texts)]) for row in range(len(table))]
-        starts = np.cumsum([0, *map(len, lines)])
-        open_ = np.concatenate(cut)
-        open_[(starts[:-1, None] + np.arange(self.given)).ravel()] = True
-        return Lines(np.concatenate(lines).astype(np.int32), starts, open_)
+        columns = np.hstack([self.region(region), self.tokens.encode(table) + self.ends[self.given : -2]])
+        return Lines.joined([Lines.even(columns, self.given), *(self._words(table[name]) for name in self.texts)])
 
-    def _words(self, values: pa.ChunkedArray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of each text its tokens, END among them, and which of these are not learned."""
-        found = []
-        first = int(self.ends[-2])
-        for known, words in zip(pc.is_valid(values).to_pylist(), self.words.encode(pc.fill_null(values, "").to_pylist()), strict=True):
-            own = np.array([first + word for word in words[: self.longest]] + [END] if known else [NULL], dtype=np.int64)
-            open_ = np.zeros(len(own), dtype=bool)
-            # A text that was cut does not end here.
-            open_[-1] = len(words) > self.longest
-            found.append((own, open_))
-        return found
+    def _words(self, values: pa.ChunkedArray) -> Lines:
+        """Of each text its tokens, END among them."""
+        first, (texts, cut) = int(self.ends[-2]), begun(values, self.longest)
+        words = self.words.encode([text or "" for text in texts])
+        told = [None if text is None else [first + word for word in own] for text, own in zip(texts, words, strict=True)]
+        return Lines.texts(told, cut, self.longest, END, (NULL,))
 
     def table(self, columns: np.ndarray, texts: list[list[list[int] | None]], rng: np.random.Generator) -> pa.Table:
         """Canonical rows of drawn tokens.

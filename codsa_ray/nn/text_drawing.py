@@ -58,6 +58,15 @@ class Reading:
         self.past = told.past_key_values if self.cached else None
         return told.logits[:, -1].float()
 
+    def level(self, tokens: Sequence[Tokens]) -> Tensor:
+        """The same of rows that differ in how many they are given: those given any all have log-odds that mean something."""
+        lengths = {len(own) for own in tokens if own}
+        if len(lengths) > 1:
+            # All but the last token first, so that the last ones stand together.
+            self.feed([own[:-1] for own in tokens])
+            tokens = [own[-1:] for own in tokens]
+        return self.feed(tokens)
+
 
 @dataclass(frozen=True, eq=False)
 class TextDrawing:
@@ -84,7 +93,13 @@ class TextDrawing:
             order: of conditions and columns.
             rng: of the choices.
         """
-        reading, found = Reading(self.model, rows, self.cached), [[""] * rows for _ in self.text.names]
+        return self.into(Reading(self.model, rows, self.cached), given, order, rng)[0]
+
+    def into(
+        self, reading: Reading, given: Mapping[int, Sequence[str]], order: Sequence[int], rng: np.random.Generator
+    ) -> tuple[list[list[str]], list[Tokens]]:
+        """(the same of rows that are being read, tokens of each row that it has not been fed yet)."""
+        rows, found = reading.rows, [[""] * reading.rows for _ in self.text.names]
         before: list[Tokens] = [()] * rows
         for place in order:
             before = [(*begun, *self.text.names[place]) for begun in before]
@@ -97,15 +112,11 @@ class TextDrawing:
                 before = [()] * rows
                 found[place] = [self.text.grammars[place].text(value) for value in values]
             before = [(*begun, self.text.grammars[place].end) for begun in before]
-        return found
+        return found, before
 
     def _values(self, reading: Reading, before: list[Tokens], grammar: ValueGrammar, rng: np.random.Generator) -> list[Tokens]:
         """One value for each row, after the tokens that it has not been fed yet."""
-        if len(set(map(len, before))) > 1:
-            # Rows whose given values differ in length: all but the last token first, so that the last ones stand together.
-            reading.feed([tokens[:-1] for tokens in before])
-            before = [tokens[-1:] for tokens in before]
-        scores = reading.feed(before)
+        scores = reading.level(before)
         values: list[Tokens] = [()] * reading.rows
         open_ = np.ones(reading.rows, dtype=bool)
         while True:

@@ -1,5 +1,6 @@
 """Apply: the augmented data set, written part by part in DATA's own columns; decides nothing."""
 
+import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,12 @@ from codsa_ray.domain import OTHERS, POOLED, TARGET, WEIGHTED
 from codsa_ray.errors import InternalError
 from codsa_ray.fitdata import REGION, ROW
 from codsa_ray.folder import Folder
+from codsa_ray.layout import Layout
 from codsa_ray.manifest import Manifest
 from codsa_ray.partition import Partition
 from codsa_ray.plan import Plan
 from codsa_ray.pool import Pool, prefix
-from codsa_ray.record import Record, as_recorded, write_recorded
+from codsa_ray.record import Record
 from codsa_ray.rows import AWAY, FINAL, FOLD, GROUP, Rows, region_of
 from codsa_ray.shipped import real_counts, real_weights
 from codsa_ray.stages.cluster import spread
@@ -74,7 +76,8 @@ class Writer:
 
     def __call__(self, output: Output) -> Record:
         """Writes one file."""
-        return write_recorded(self.folder, output.name, self._real(output.part) if output.part else self._drawn(output))
+        table = self._real(output.part) if output.part else self._drawn(output)
+        return self.rows.layout.write(self.folder, posixpath.splitext(output.name)[0], table)
 
     def _real(self, part: str) -> pa.Table:
         rows, split = (self.rows.folder / "rows").read_table(part), (self.rows.folder / "split").read_table(part)
@@ -126,15 +129,17 @@ class Check:
 
     folder: Folder
     records: dict[str, Record]
+    layout: Layout
 
     def __call__(self, name: str) -> bool:
         """True when the file is as it was written."""
-        return as_recorded(self.folder, name, self.records[name])
+        return self.layout.whole(self.folder, name, self.records[name])
 
 
 def outputs(rows: Rows, pools: tuple[Pool, ...], plan: Plan) -> list[Output]:
     """Every file: real parts first, then each draw's shards; their rows are exactly the plan."""
-    found = [Output(f"real-{part}", part) for part in rows.parts]
+    ending = rows.layout.ending
+    found = [Output(f"real-{posixpath.splitext(part)[0]}{ending}", part) for part in rows.parts]
     for draw in range(plan.draws if plan.size else 0):
         left = plan.counts.copy()
         for index, shard in enumerate(pools[draw].shards):
@@ -144,7 +149,7 @@ def outputs(rows: Rows, pools: tuple[Pool, ...], plan: Plan) -> list[Output]:
             start, take = plan.counts - left, np.minimum(held, left)
             left -= take
             if take.sum():
-                name = f"draw-{draw:03d}-{index:06d}.parquet"
+                name = f"draw-{draw:03d}-{index:06d}{ending}"
                 found.append(Output(name, "", draw, index, tuple(map(int, start)), tuple(map(int, take))))
         assert not left.any(), "the pool was extended to the plan"
     return found
@@ -173,7 +178,7 @@ def apply(
     folder = out / "augmented"
     manifest = Manifest(out / "apply", {"version": VERSION, "plan": plan.to_json(), "candidate": candidate.to_json(), "on": depends})
     stored = manifest.read()
-    if stored and _whole(folder, stored["files"], workers):
+    if stored and _whole(folder, stored["files"], bench.rows.layout, workers):
         return {**stored, "reused": True}
     manifest.clear()
     folder.delete()
@@ -190,25 +195,27 @@ def apply(
     records = {files[index].name: record for index, record in sorted(written.items())}
     real = sum(records[output.name].rows for output in files if output.part)
     total = sum(record.rows for record in records.values())
-    _compare(folder, records, (real, total - real), (training, plan.size * plan.draws))
+    _compare(folder, rows.layout, records, (real, total - real), (training, plan.size * plan.draws))
     stored = {name: record.to_json() for name, record in records.items()}
     facts = {"rows_in": real, "rows_out": total, "synthetic": total - real, "generator": candidate.generator, "files": stored}
     return {**manifest.write(**facts), "reused": False}
 
 
-def _compare(folder: Folder, records: dict[str, Record], written: tuple[int, int], asked: tuple[int, int]) -> None:
+def _compare(folder: Folder, layout: Layout, records: dict[str, Record], written: tuple[int, int], asked: tuple[int, int]) -> None:
     """(real, drawn) rows, and what lies there, against the plan."""
     if written != asked:
         raise InternalError(f"wanted {asked[0]} real and {asked[1]} drawn rows in {folder.shown}; wrote {written}; run again")
-    if folder.sizes() != {name: record.size for name, record in records.items()}:
+    # Pictures may lie beside their table.
+    sizes = {name: size for name, size in folder.sizes().items() if name in records or not layout.columns}
+    if sizes != {name: record.size for name, record in records.items()}:
         raise InternalError(f"wanted the {len(records)} files that were written in {folder.shown}; got others; run again")
 
 
-def _whole(folder: Folder, files: dict[str, Any], workers: int) -> bool:
+def _whole(folder: Folder, files: dict[str, Any], layout: Layout, workers: int) -> bool:
     """True when every file is as it was recorded; sizes are compared first."""
     records, sizes = {name: Record(**value) for name, value in files.items()}, folder.sizes()
     if any(sizes.get(name) != record.size for name, record in records.items()):
         return False
-    check: Callable[[str], bool] = Check(folder, records)
+    check: Callable[[str], bool] = Check(folder, records, layout)
     here = sum(record.size for record in records.values()) <= FEW_BYTES
     return all([same for _, same in spread(list(records), lambda: check, workers, here=here)])

@@ -55,7 +55,7 @@ def draw_more(
     written, schema = 0, rows.schema(FINAL)
     for index, table in enumerate(pool.tables()):
         kept: pa.Table = table.slice(0, min(len(table), count - written))
-        to.write_table(f"part-{index:06d}.parquet", schema.original(kept.drop_columns([REGION])))
+        rows.layout.write(to, f"part-{index:06d}", schema.original(kept.drop_columns([REGION])))
         written += len(kept)
     to.delete(".pool")
     return written

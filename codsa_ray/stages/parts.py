@@ -1,8 +1,8 @@
-"""Parts: what is done with one part of DATA - its rows written, counted, told into folds and summed up; knows no other part."""
+"""Parts: what a worker does with one part of DATA; knows neither the job nor the cluster."""
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from codsa_ray.folder import Folder
 from codsa_ray.formats import Fragment, load
 from codsa_ray.grouping import Grouping
 from codsa_ray.groups import Groups
+from codsa_ray.picture_columns import Pictures, Seen
 from codsa_ray.rows import AWAY, FINAL, FOLD, GROUP, UNIT
 from codsa_ray.seeds import hash_rows
 from codsa_ray.split import Split
@@ -45,6 +46,7 @@ class Written:
     codes: np.ndarray | None
     positions: np.ndarray | None
     units: np.ndarray | None
+    pictures: dict[str, Seen] = field(default_factory=dict)
     domains: Counter[str] = field(default_factory=Counter)
 
 
@@ -90,10 +92,11 @@ class Targets:
 
 @dataclass(frozen=True)
 class Normalise:
-    """Writes one part's rows with their positions, rows without a target set aside.
+    """Writes one part's rows with their positions, rows without a target set aside, with the bytes of their pictures.
 
     Args:
         numeric: a target that is not finite is none.
+        pictures: columns whose pictures are looked at; what cannot be read is null.
     """
 
     folder: Folder
@@ -102,22 +105,27 @@ class Normalise:
     target: str
     unit: str | None
     exact: bool
-    numeric: bool = False
+    numeric: bool
+    pictures: Pictures
     domain: Domain | None = None
 
     def __call__(self, part: Part) -> Written:
         """Writes the part; returns what it holds."""
         tables, first = [], part.first
+        seen = dict.fromkeys(self.pictures.names, Seen())
         for block in load(part.fragment, self.types):
             positions = pa.array(np.arange(first, first + len(block), dtype=np.int64))
             first += len(block)
             block = block.append_column(ROW, positions)
-            tables.append(block.filter(_has_value(block[self.target], self.numeric)))
+            block = block.filter(_has_value(block[self.target], self.numeric))
+            block, found = self.pictures.read(block, part.fragment.shelf, block[ROW].to_pylist())
+            seen = {name: seen[name].merge(found[name]) for name in seen}
+            tables.append(block)
         read = first - part.first
         empty = self.types.append(pa.field(ROW, pa.int64())).empty_table()
         table = self.grouping.relabel(pa.concat_tables(tables) if tables else empty)
         (self.folder / "rows").write_table(part.name, table)
-        return self._written(table, read)
+        return replace(self._written(table, read), pictures=seen)
 
     def _written(self, whole: pa.Table, read: int) -> Written:
         domains = self.domain.names(whole) if self.domain else Counter[str]()
@@ -126,7 +134,7 @@ class Normalise:
         counts = np.bincount(codes, minlength=len(keys))
         units = _unit_hash(table, self.unit) if self.unit else None
         kept, positions = (codes.astype(np.int32), table[ROW].to_numpy()) if self.exact else (None, None)
-        return Written(len(whole), read - len(whole), tuple(keys), tuple(map(int, counts)), kept, positions, units, domains)
+        return Written(len(whole), read - len(whole), tuple(keys), tuple(map(int, counts)), kept, positions, units, domains=domains)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Read: DATA into the run's own rows, split by group and summed up per fold; knows no model."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,21 @@ import pyarrow as pa
 from codsa_ray.contracts import Progress
 from codsa_ray.errors import GroupError, InputError, SchemaError
 from codsa_ray.folder import Folder
-from codsa_ray.formats import Fragment, Probe, fragments, probe
+from codsa_ray.formats import Fragment, Probe, fragments, picture_bytes, picture_names, probe, with_pictures
 from codsa_ray.grouping import Grouping
 from codsa_ray.groups import Groups
 from codsa_ray.infer import MOST_CLASSES, infer, near, refuse
 from codsa_ray.job import Job
+from codsa_ray.layout import Layout
 from codsa_ray.manifest import Manifest
+from codsa_ray.picture_columns import Pictures, Seen
 from codsa_ray.rows import AWAY, FINAL, Rows
 from codsa_ray.schema import Schema
 from codsa_ray.split import EXACT_ROWS, Split, folds_for, split_exactly, split_units
 from codsa_ray.stages.cluster import spread
 from codsa_ray.stages.parts import Assign, Held, Normalise, Part, Targets, Written
 from codsa_ray.stages.ranked import small_groups
+from codsa_ray.values import is_picture
 
 VERSION = 2
 # Parts are at most 128k rows: so few are read sooner than actors start.
@@ -56,8 +60,8 @@ def read(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any
     folder.delete()
     probes = dict(spread([fragment for fragment, _ in parts_of], _probe, job.workers, here=len(parts_of) <= FEW_PARTS))
     types, notices = _types(job, [probes[i] for i in range(len(parts_of))])
-    parts = _parts(parts_of, [probes[i].rows for i in range(len(parts_of))])
-    rows, facts = _divide(job, folder, parts, types, notices, manifest, progress)
+    types, layout, cut = _pictured(job, types, [(fragment, test, probes[i].rows) for i, (fragment, test) in enumerate(parts_of)])
+    rows, facts = _divide(job, folder, _parts(cut), types, layout, notices, manifest, progress)
     _check_kinds(job, rows)
     return rows, facts
 
@@ -98,7 +102,25 @@ def _types(job: Job, probes: list[Probe]) -> tuple[pa.Schema, list[str]]:
         data = data.merge(other)
     if data.rows == 0:
         raise InputError("a table with rows", f"{Folder(job.data).shown} with none", "check the file")
-    names = data.types.names
+    return data.types, list(data.notices)
+
+
+def _pictured(job: Job, types: pa.Schema, found: list[tuple[Fragment, bool, int]]) -> tuple[pa.Schema, Layout, list[tuple[Fragment, bool]]]:
+    """The types with pictures for columns that name files, the layout of DATA, and fragments of as many pictures as a worker holds."""
+    stated = _stated(job)
+    found = [(replace(part, images=picture_names(part, types, stated)), test, rows) for part, test, rows in found]
+    types = with_pictures(types, (name for part, _, _ in found for name in part.images))
+    _check_columns(job, types)
+    typical = picture_bytes(found[0][0], types)
+    return types, Layout.of(found[0][0]), [(piece, test) for part, test, rows in found for piece in part.cut(rows, typical)]
+
+
+def _stated(job: Job) -> dict[str, Mapping[str, Any]]:
+    """What --schema says of columns; what it says wrongly is told when the schema is inferred."""
+    return {name: value for name, value in (job.schema or {}).items() if isinstance(value, Mapping)}
+
+
+def _check_columns(job: Job, types: pa.Schema) -> None:
     for option, column in [
         ("--target", job.target),
         ("--unit", job.unit),
@@ -106,23 +128,35 @@ def _types(job: Job, probes: list[Probe]) -> tuple[pa.Schema, list[str]]:
         *(("--group", c) for c in job.group),
         *(("--hide", c) for c in job.hide),
     ]:
-        if column is not None and column not in names:
-            raise SchemaError(f"a column for {option}", repr(column), f"did you mean {near(column, names)}?")
-    return data.types, list(data.notices)
+        if column is not None and column not in types.names:
+            raise SchemaError(f"a column for {option}", repr(column), f"did you mean {near(column, types.names)}?")
+        if column is not None and option != "--hide" and is_picture(types.field(column).type):
+            raise SchemaError(f"a column of values for {option}", f"pictures in {column!r}", "name another column")
 
 
-def _parts(found: list[tuple[Fragment, bool]], rows: list[int]) -> list[Part]:
+def _parts(found: list[tuple[Fragment, bool]]) -> list[Part]:
+    rows = [fragment.rows or 0 for fragment, _ in found]
     firsts = np.concatenate([[0], np.cumsum(rows)[:-1]]).astype(int)
     return [Part(fragment, f"{i:06d}.parquet", int(firsts[i]), rows[i], test) for i, (fragment, test) in enumerate(found)]
 
 
 def _divide(
-    job: Job, folder: Folder, parts: list[Part], types: pa.Schema, notices: list[str], manifest: Manifest, progress: Progress
+    job: Job,
+    folder: Folder,
+    parts: list[Part],
+    types: pa.Schema,
+    layout: Layout,
+    notices: list[str],
+    manifest: Manifest,
+    progress: Progress,
 ) -> tuple[Rows, dict[str, Any]]:
     grouping, home, here = _grouping(job, parts, types), job.home, len(parts) <= FEW_PARTS
     total = sum(part.rows for part in parts if not part.test)
     exact = total <= EXACT_ROWS or job.unit is not None
-    work = Normalise(folder, types, grouping, job.target, job.unit, exact, job.task == "regression", home)
+    pictures = Pictures.of(
+        types, (name for name, value in (job.schema or {}).items() if isinstance(value, dict) and value.get("leave_out"))
+    )
+    work = Normalise(folder, types, grouping, job.target, job.unit, exact, job.task == "regression", pictures, home)
     written: dict[int, Written] = {}
     for index, result in spread(parts, lambda: work, job.workers, here=here):
         written[index] = result
@@ -141,7 +175,8 @@ def _divide(
         for one in found:
             held.add(one)
         progress("read", len(parts) + done + 1, 2 * len(parts))
-    rows = _rows(job, folder, parts, groups, held, folds)
+    rows = _rows(job, folder, parts, groups, held, folds, layout)
+    notices += [text for name in pictures.names for text in reduce(Seen.merge, (w.pictures[name] for w in written.values())).told(name)]
     notices += _notices(job, rows, held, training)
     set_aside = sum(w.set_aside for w in written.values())
     if set_aside:
@@ -162,9 +197,9 @@ def _divide(
     return rows, {**facts, "reused": False}
 
 
-def _rows(job: Job, folder: Folder, parts: list[Part], groups: Groups, held: Held, folds: int) -> Rows:
+def _rows(job: Job, folder: Folder, parts: list[Part], groups: Groups, held: Held, folds: int, layout: Layout) -> Rows:
     names, counts = tuple(part.name for part in parts), held.by_fold(folds, len(groups.items))
-    rows = Rows(folder, names, groups, tuple(_schemas(job, held, folds)), counts, job.seed)
+    rows = Rows(folder, names, groups, tuple(_schemas(job, held, folds)), counts, job.seed, layout=layout)
     if job.home is None:
         return rows
     others = held.counts[AWAY]

@@ -1,7 +1,7 @@
 """Source: rows that a generator pretrains on, of a related data set (columns matched by name) or of other domains; knows no method."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 
 from codsa_ray.errors import InputError
 from codsa_ray.fitdata import REGION, ROW, FitData
-from codsa_ray.formats import Fragment, fragments, load, probe
+from codsa_ray.formats import Fragment, fragments, load, picture_names, probe, with_pictures
 from codsa_ray.job import Job
 from codsa_ray.partition import Partition
+from codsa_ray.picture_columns import Pictures
 from codsa_ray.rows import FINAL, GROUP, Rows, region_of
 from codsa_ray.schema import Schema
 from codsa_ray.seeds import seed_of
@@ -26,6 +27,7 @@ class Source:
     types: pa.Schema
     rows: Rows
     wanted: pa.Schema
+    pictures: Pictures
 
     def data(self, fold: int, part: Partition) -> FitData:
         """The source's rows as the fold's schema and regions have them, with the source's own counts; those in no region are counted."""
@@ -49,6 +51,7 @@ class Source:
             for block in load(fragment, self.types):
                 positions = np.arange(first, first + len(block), dtype=np.int64)
                 first += len(block)
+                block, _ = self.pictures.read(block, fragment.shelf, positions.tolist())
                 table, _ = schema.canonical(_matched(block, self.wanted))
                 group = self.rows.groups.assign(table).astype(np.int32)
                 region = region_of(table.append_column(GROUP, pa.array(group)), part.regions, part.rule)
@@ -99,4 +102,8 @@ def source_of(job: Job, rows: Rows) -> Related | None:
     if not shared:
         raise InputError("a source that shares feature columns by name", f"{job.source} with none", "rename its columns")
     wanted = (rows.folder / "rows").read_table(rows.parts[0]).schema
-    return Source(found, total.types, rows, pa.schema([field for field in wanted if field.name != ROW]))
+    stated = {column.name: {"kind": column.kind} for column in rows.schema(FINAL).columns if column.kind == "image"}
+    found = tuple(replace(fragment, images=picture_names(fragment, total.types, stated)) for fragment in found)
+    types = with_pictures(total.types, (name for fragment in found for name in fragment.images))
+    pictures = Pictures(tuple(name for name in stated if name in types.names))
+    return Source(found, types, rows, pa.schema([field for field in wanted if field.name != ROW]), pictures)

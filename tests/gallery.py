@@ -1,0 +1,87 @@
+"""Folders of pictures that tests share: scikit-learn's digits as PNG files, and pictures that are wrong in every way."""
+
+import csv
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from codsa_ray.picture import encoded
+
+RARE = 30
+COMMON = 130
+
+
+def written(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def digits(common: int = COMMON, rare: int = RARE) -> pa.Table:
+    """Ones (common) and sevens (rare) as 8 x 8 grey PNG files with their name below a folder, and the ink they are made of."""
+    flat, label = load_digits(return_X_y=True)
+    rows = np.concatenate([np.flatnonzero(label == 1)[:common], np.flatnonzero(label == 7)[:rare]])
+    pixels = (255 - flat[rows] * 15.9).astype(np.uint8).reshape(-1, 8, 8, 1)
+    names = ["one" if label[row] == 1 else "seven" for row in rows]
+    return pa.table({
+        "name": [f"{name}/{row:04d}.png" for name, row in zip(names, rows, strict=True)],
+        "picture": pa.array([encoded(p) for p in pixels], pa.binary()),
+        "ink": flat[rows].sum(1),
+        "digit": names,
+    })  # fmt: skip
+
+
+def class_folder(folder: Path, table: pa.Table) -> Path:
+    """FOLDER/label/x.png."""
+    for name, data in zip(table["name"].to_pylist(), table["picture"].to_pylist(), strict=True):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def beside(folder: Path, table: pa.Table, column: str = "file_name") -> Path:
+    """FOLDER/metadata.csv beside FOLDER/label/x.png."""
+    class_folder(folder, table)
+    with open(folder / "metadata.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow([column, "ink", "digit"])
+        rows.writerows(zip(*(table[name].to_pylist() for name in ("name", "ink", "digit")), strict=True))
+    return folder
+
+
+def bomb(height: int, width: int) -> bytes:
+    """A PNG that declares a size and holds almost no data."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1 << 20))) + chunk(b"IEND", b"")
+
+
+def odd() -> dict[str, bytes]:
+    """Pictures that want a notice, and files that are none."""
+    whole = written(Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)))
+    frames = [Image.new("L", (8, 8), level) for level in (10, 90)]
+    return {
+        "empty": b"",
+        "corrupt": b"\x89PNG\r\n\x1a\nnothing",
+        "cut": whole[: len(whole) // 2],
+        "bomb": bomb(50_000, 50_000),
+        "text": b"not a picture at all",
+        "cmyk": written(Image.new("CMYK", (8, 8), (255, 0, 0, 0)), "JPEG"),
+        "deep": written(Image.fromarray((np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8))),
+        "animated": written(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+        "large": written(Image.new("L", (900, 700), 30)),
+    }
+
+
+UNREADABLE = ("empty", "corrupt", "cut", "bomb", "text")
