@@ -11,8 +11,10 @@ from codsa_ray.cut import Cut, Side, cuts
 from codsa_ray.domain import sized
 from codsa_ray.errors import PluginError
 from codsa_ray.fitdata import FitData
+from codsa_ray.groups import Groups
 from codsa_ray.regions import Regions
 from codsa_ray.rows import GROUP, Rows
+from codsa_ray.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ def _partition(rows: Rows, strata: Strata, fold: int) -> Partition:
     kinds = {column.name: column.kind for column in schema.columns}
     by_group, domain = rows.group_counts(fold)[:, None], rows.domain
     fixed = {domain.column: domain.value} if domain else {}
-    aided = sized(int(by_group.sum()), sum(rows.others))
-    whole = replace(rows.groups.regions(by_group, 1, kinds, fixed), aided=aided)
+    told: dict[str, Any] = {"mix": drawn_mix(rows.groups, schema), "aided": sized(int(by_group.sum()), sum(rows.others))}
+    whole = replace(rows.groups.regions(by_group, 1, kinds, fixed), **told)
     rule = strata.fit(rows.training(fold, whole, _Whole()))
     if rule.strata == 1:
         return Partition(whole, rule)
@@ -95,7 +97,14 @@ def _partition(rows: Rows, strata: Strata, fold: int) -> Partition:
         group = block[GROUP].to_numpy().astype(np.int64)
         known = group >= 0
         np.add.at(counts, (group[known], rule.assign(block, group)[known]), 1)
-    return Partition(replace(rows.groups.regions(counts, rule.strata, kinds, fixed), aided=aided), rule)
+    return Partition(replace(rows.groups.regions(counts, rule.strata, kinds, fixed), **told), rule)
+
+
+def drawn_mix(groups: Groups, schema: Schema) -> tuple[float, ...]:
+    """The target mix that rows are drawn towards: of usual rows (the first class) where anomalies are to be told, as only those teach."""
+    usual = [group.label == schema.classes[0] for group in groups.items] if schema.task == "anomaly" else [True] * len(groups)
+    kept = [share if mine else 0.0 for share, mine in zip(groups.mix, usual, strict=True)]
+    return tuple(share / sum(kept) for share in kept) if sum(kept) > 0 and not all(usual) else groups.mix
 
 
 @dataclass(frozen=True)
