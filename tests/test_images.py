@@ -19,6 +19,7 @@ from codsa_ray.formats import fragments, load, probe
 from codsa_ray.job import Job
 from codsa_ray.layout import Layout
 from codsa_ray.learners.logistic import Logistic
+from codsa_ray.plugins import taking
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.stages.read import read
 from codsa_ray.values import PICTURE, is_picture
@@ -240,8 +241,10 @@ def test_folders_that_are_no_classes_are_refused_with_a_way_out(tmp_path: Path) 
 def test_a_plug_in_that_cannot_take_pictures_says_so(tmp_path: Path) -> None:
     folder = gallery.class_folder(tmp_path / "data", gallery.digits(60, 20))
     job = Job(str(folder), "label", generator=(NoisyCopies(),), learner=Logistic(), folds=2).made()
-    with pytest.raises(SchemaError, match=r"columns of kind .* for Logistic; got column 'image' of kind image"):
+    with pytest.raises(SchemaError, match=r"columns of kind .* for Logistic; got column 'image' of kind image; choose .*, or declare"):
         read(job, Folder(str(tmp_path / "run")), silent)
+    assert "bootstrap" in taking("generators", frozenset({"image", "text", "numeric"}))
+    assert "logistic" not in taking("learners", frozenset({"image"}))
 
 
 # --- tar files
