@@ -27,6 +27,9 @@ from codsa_ray.webdataset import packed
 
 import gallery
 from doubles import NoisyCopies, RawPixels
+from store import Store, endpoint, store
+
+__all__ = ["endpoint", "store"]  # fixtures
 
 
 def rows_of(data: Path | str, out: Path, target: str = "label", **settings: Any) -> tuple[Rows, dict[str, Any]]:
@@ -383,3 +386,25 @@ def test_the_most_that_is_read_is_stated() -> None:
     text = Path(__file__).parent.parent.joinpath("docs", "pictures-and-texts.md").read_text()
     assert "67 million pixels" in text
     assert "256 MiB" in text
+
+
+# --- on a store
+
+
+def test_pictures_are_read_from_an_object_store_and_written_to_one(store: Store, tmp_path: Path) -> None:
+    table = gallery.digits(60, 20)
+    gallery.beside(tmp_path / "beside", table)
+    webdataset(tmp_path / "0.tar", table)
+    for path in sorted((tmp_path / "beside").rglob("*.*")):
+        store.put(f"beside/{path.relative_to(tmp_path / 'beside').as_posix()}", path.read_bytes())
+        if path.suffix == ".png":
+            store.put(f"classes/{path.relative_to(tmp_path / 'beside').as_posix()}", path.read_bytes())
+    store.put("tar/0.tar", (tmp_path / "0.tar").read_bytes())
+    wanted = sorted(table["picture"].to_pylist())
+    for name, target, column in (("beside", "digit", "file_name"), ("classes", "label", "image"), ("tar", "cls", "image")):
+        rows, _ = rows_of(f"{store.address}/{name}", tmp_path / f"run-{name}", target)
+        stored = pa.concat_tables((rows.folder / "rows").read_table(part) for part in rows.parts)
+        assert sorted(row["bytes"] for row in stored[column].to_pylist()) == wanted
+        folder = Folder(f"{store.address}/out-{name}")
+        record = rows.layout.write(folder, "draw-0", stored.drop_columns(["_row"]))
+        assert rows.layout.whole(folder, f"draw-0{rows.layout.ending}", record)
