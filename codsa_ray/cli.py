@@ -72,7 +72,7 @@ def _ray_options(command: argparse.ArgumentParser) -> None:
 
 def _augment(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("data", metavar="DATA", help="parquet, csv or jsonl: a file, a folder, a glob; local, s3:// or gs://")
+    add("data", metavar="DATA", help="parquet, csv, jsonl, tar or pictures in folders: a file, a folder, a glob; local, s3:// or gs://")
     add("--target", required=True, metavar="COL", help="the column to predict")
     add("--group", action="append", metavar="COL", help="groups are label x these columns (repeat)")
     add("--region", action="append", metavar="EXPR", help="groups are label x the first of these that holds, e.g. 'age >= 60' (repeat)")

@@ -268,7 +268,7 @@ def _not_utf8(fragment: Fragment, offset: int, chunk: bytes) -> InputError:
 
 def _json(fragment: Fragment, types: pa.Schema | None = None) -> Iterator[pa.Table]:
     """Blocks of objects, one a line; text that looks like a date is still text."""
-    known = [] if types is None else [(f.name, pa.string() if pa.types.is_timestamp(f.type) else f.type) for f in types]
+    known = [] if types is None else [(f.name, pa.string() if _as_text(f.type) else f.type) for f in types]
     rows = position = 0
     for chunk in _lines(fragment):
         try:
@@ -281,6 +281,11 @@ def _json(fragment: Fragment, types: pa.Schema | None = None) -> Iterator[pa.Tab
             raise _json_error(fragment, rows, str(error)) from error
         rows, position = rows + len(block), position + len(chunk)
         yield block
+
+
+def _as_text(kind: pa.DataType) -> bool:
+    """It is text in json: a moment, or a picture's name."""
+    return bool(pa.types.is_timestamp(kind) or kind == PICTURE)
 
 
 def _lines(fragment: Fragment) -> Iterator[bytes]:
@@ -362,7 +367,7 @@ def _batches(fragment: Fragment, data: bool, left: Counter[str]) -> Iterator[lis
 
 def _fields(batch: list[Sample], fragment: Fragment, known: list[pa.Field], drop: bool) -> pa.Table:
     """The json members as rows, (n, 0) where there is none."""
-    wanted = [(item.name, pa.string() if pa.types.is_timestamp(item.type) else item.type) for item in known if item.type != PICTURE]
+    wanted = [(item.name, pa.string() if _as_text(item.type) else item.type) for item in known if item.type != PICTURE]
     chunk = "".join(json.dumps({"": 0, **sample.values}) + "\n" for sample in batch).encode()
     try:
         return _objects(chunk, [("", pa.int64()), *wanted] if drop else [], drop).drop_columns([""])

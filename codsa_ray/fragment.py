@@ -134,6 +134,10 @@ def fragments(address: str) -> tuple[Fragment, ...]:
     tables = [info for info in infos if _ending(info.path) not in PICTURES]
     if not tables:
         return tuple(_classes(address, root, pictures))
+    strange = next((info.path for info in tables if pictures and not _known(info.path)), None)
+    if strange:
+        do = f"take it away, or name the pictures: {shown}/*/*.{_ending(pictures[0].path)}"
+        raise InputError("pictures, with a table beside them or in folders of classes", _below(strange, root), do)
     found = [Fragment(address, info.path, _format(info.path), stamp=_stamp(address, info), root=root) for info in tables]
     odd = next((fragment for fragment in found if fragment.format != found[0].format), None)
     if odd:
@@ -170,12 +174,17 @@ def _below(path: str, root: str) -> str:
     return path.removeprefix(root).strip("/")
 
 
-def _format(path: str) -> str:
+def _known(path: str) -> str | None:
     name = path.lower()
     for ending in COMPRESSED:
         name = name.removesuffix(ending)
     kind = FORMATS.get(os.path.splitext(name)[1])
-    if kind is None or (kind == "parquet" and name != path.lower()):
+    return None if kind == "parquet" and name != path.lower() else kind
+
+
+def _format(path: str) -> str:
+    kind = _known(path)
+    if kind is None:
         raise InputError(f"a name that ends in {', '.join(FORMATS)} (text also with .gz)", path, "rename or convert the file")
     return kind
 

@@ -1,7 +1,7 @@
 """Inference: the schema that training rows show, with what the user declares on top; knows only their summary."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -104,12 +104,17 @@ def near(name: str, names: Iterable[str]) -> str:
     return " or ".join(shown) if found else f"one of {', '.join(shown)}"
 
 
-def refuse(schema: Schema, kinds: frozenset[str], who: str) -> None:
-    """Raises SchemaError, which names the column, when the schema has a column of a kind that `who` does not handle."""
+def refuse(schema: Schema, kinds: frozenset[str], who: str, others: Callable[[frozenset[str]], list[str]] = lambda kinds: []) -> None:
+    """Raises SchemaError, which names the column, when the schema has a column of a kind that `who` does not handle.
+
+    Args:
+        others: the names of those that handle some kinds.
+    """
     for column in schema.columns:
         if column.kind not in kinds:
             got = f"column {column.name!r} of kind {column.kind}"
-            do = f'choose another plug-in, or declare {{"{column.name}": {{"leave_out": true}}}} with --schema'
+            able = others(frozenset(c.kind for c in schema.columns))
+            do = f'choose {" or ".join(able) or "another plug-in"}, or declare {{"{column.name}": {{"leave_out": true}}}} with --schema'
             raise SchemaError(f"columns of kind {', '.join(sorted(kinds))} for {who}", got, do)
 
 

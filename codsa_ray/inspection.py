@@ -1,5 +1,6 @@
 """Inspection: what the generators of a finished run learned, region by region; knows the run's stages, not the measures."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ import pyarrow as pa
 from codsa_ray.audit.columns import compared
 from codsa_ray.audit.coverage import coverage
 from codsa_ray.audit.diversity import diversity
+from codsa_ray.audit.images import MOST_ROWS, images, shrunk
 from codsa_ray.audit.marginals import marginal
 from codsa_ray.audit.membership import membership
 from codsa_ray.audit.picks import thin
@@ -131,11 +133,13 @@ def _regions(kept: Kept, generator: str, pools: Mapping[tuple[str, int], tuple[P
 def _sides(kept: Kept, fold: int, part: Partition, pool: Pool) -> Iterator[tuple[int, tuple[pa.Table, pa.Table, pa.Table]]]:
     """(region, (training, held-out, drawn rows)) of every region of the fold that has training and drawn rows."""
     rows = kept.bench.rows
-    real = rows.training(fold, part.regions, part.rule, side=part.side).table(MOST_REAL * len(part.regions))
-    held = rows.unseen(fold, part.regions, part.rule, MOST_REAL * len(part.regions))
+    schema = rows.schema(fold)
+    most = min(MOST_REAL * len(part.regions), MOST_ROWS if images(schema) else sys.maxsize)
+    real = shrunk(rows.training(fold, part.regions, part.rule, side=part.side).table(most), schema)
+    held = shrunk(rows.unseen(fold, part.regions, part.rule, most), schema)
     ceiling = pool.ceiling(len(part.regions))
     counts = np.where(part.regions.counts > 0, np.minimum(ceiling, np.clip(part.regions.counts, LEAST_DRAWN, MOST_DRAWN)), 0)
-    drawn = pool.take(counts)
+    drawn = shrunk(pool.take(counts), schema)
     for k in np.flatnonzero(counts):
         mine, others, made = (table.filter(pa.array(table[REGION].to_numpy() == k)) for table in (real, held, drawn))
         if len(mine):

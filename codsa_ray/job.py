@@ -23,7 +23,7 @@ class Job:
     """One run. Plug-ins are names (`NAME` or `NAME:setting=value`) or instances.
 
     Args:
-        data: parquet, csv or jsonl; a file, a folder, a glob; local or any pyarrow filesystem address.
+        data: parquet, csv, jsonl, tar or pictures in folders; a file, a folder, a glob; local or any pyarrow filesystem address.
         target: the column to predict.
         group: columns that, crossed with the label, make the groups.
         region: predicates (SQL-like) that, crossed with the label, make the groups.

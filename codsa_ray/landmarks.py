@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.spatial import cKDTree
 
-from codsa_ray.encode import OneHot
+from codsa_ray.embedding import Embedding, Numbers, thumbnails
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.regions import Regions
@@ -20,12 +20,12 @@ PLACES = 6
 
 @dataclass(frozen=True, eq=False)
 class Landmarks:
-    """Training rows as points (`encode.OneHot`), and what lies near any row.
+    """Training rows as points (`embedding.Numbers`: columns, and texts and pictures by their embedding), and what lies near any row.
 
     Distances are Euclidean. A row that is one of the landmarks is no neighbour of itself: of points at distance 0 one is left out.
 
     Args:
-        table: (n,) canonical training rows with `_region`.
+        table: (n,) canonical training rows with `_region`, pictures as thumbnails.
         schema, regions: of the training rows.
         encoder: learned on them.
         mean, axes: (d,), (d, p) what projects encoded rows.
@@ -35,22 +35,22 @@ class Landmarks:
     table: pa.Table
     schema: Schema
     regions: Regions
-    encoder: OneHot
+    encoder: Numbers
     mean: np.ndarray
     axes: np.ndarray
     points: np.ndarray
 
     @staticmethod
-    def of(table: pa.Table, schema: Schema, regions: Regions) -> "Landmarks":
-        """From rows that `FitData.table` gave."""
-        encoder = OneHot.learn(table, schema)
-        X = encoder.encode(table).astype(np.float64)
+    def of(table: pa.Table, schema: Schema, regions: Regions, embeddings: tuple[Embedding, ...] | None = None) -> "Landmarks":
+        """From rows that `FitData.table` gave; embeddings are learned on them where none are given."""
+        table = _small(table.select([*(column.name for column in schema.columns), REGION]), schema)
+        encoder = Numbers.learn(table, schema) if embeddings is None else Numbers.of(table, schema, embeddings)
+        X = encoder.encode(table)
         mean, axes = np.zeros(X.shape[1]), np.eye(X.shape[1])
         if X.shape[1] > AXES:
             mean = X.mean(axis=0)
             axes = np.linalg.eigh((X - mean).T @ (X - mean))[1][:, -AXES:]
-        kept = table.select([*(column.name for column in schema.columns), REGION])
-        return Landmarks(kept, schema, regions, encoder, mean, axes, _projected(X, mean, axes))
+        return Landmarks(table, schema, regions, encoder, mean, axes, _projected(X, mean, axes))
 
     @staticmethod
     def among(data: FitData, cap: int) -> "Landmarks":
@@ -75,7 +75,7 @@ class Landmarks:
 
     def place(self, table: pa.Table) -> np.ndarray:
         """(m, p) points of any canonical rows; each row's is the same whatever others it comes with."""
-        return _projected(self.encoder.encode(table).astype(np.float64), self.mean, self.axes)
+        return _projected(self.encoder.encode(table), self.mean, self.axes)
 
     def spread(self, points: np.ndarray, groups: np.ndarray, k: int) -> np.ndarray:
         """(m,) distance to the k-th nearest landmark of the own group (the furthest where it has fewer; 0 where it has no other).
@@ -114,15 +114,30 @@ class Landmarks:
         return np.where(count > 0, total / np.maximum(count, 1), values.mean() if len(values) else 0.0)
 
     def save(self, folder: Folder) -> None:
-        """Writes what `load` needs: the rows themselves."""
+        """Writes what `load` needs: the rows themselves, and embeddings as plain arrays."""
         folder.write_table("landmarks.parquet", self.table)
-        folder.write_json("landmarks.json", {"schema": self.schema.to_json(), "regions": self.regions.to_json()})
+        told = [[item.name, item.kind] for item in self.encoder.embeddings]
+        folder.write_json("landmarks.json", {"schema": self.schema.to_json(), "regions": self.regions.to_json(), "told": told})
+        for index, item in enumerate(self.encoder.embeddings):
+            folder.write_arrays(f"embedding-{index}.safetensors", item.to_arrays())
 
     @staticmethod
     def load(folder: Folder) -> "Landmarks":
         """As they were saved."""
-        meta = folder.read_json("landmarks.json")
-        return Landmarks.of(folder.read_table("landmarks.parquet"), Schema.from_json(meta["schema"]), Regions.from_json(meta["regions"]))
+        meta, table = folder.read_json("landmarks.json"), folder.read_table("landmarks.parquet")
+        told = tuple(
+            Embedding.from_arrays(name, kind, folder.read_arrays(f"embedding-{index}.safetensors"))
+            for index, (name, kind) in enumerate(meta["told"])
+        )
+        return Landmarks.of(table, Schema.from_json(meta["schema"]), Regions.from_json(meta["regions"]), told)
+
+
+def _small(table: pa.Table, schema: Schema) -> pa.Table:
+    """Pictures as the thumbnails by which they are placed: a rule travels with its landmarks."""
+    for column in schema.columns:
+        if column.kind == "image":
+            table = table.set_column(table.column_names.index(column.name), column.name, thumbnails(table[column.name]))
+    return table
 
 
 def upper(scores: np.ndarray, groups: np.ndarray, size: int, share: float, least: int) -> np.ndarray:

@@ -38,6 +38,19 @@ def make(folder: str, text: str) -> Any:
     return _settings(plugin, name, rest)
 
 
+def taking(folder: str, kinds: frozenset[str]) -> list[str]:
+    """Names of the plug-ins that handle all these kinds of columns with their default settings."""
+    found = []
+    for name in names(folder):
+        try:
+            plugin = make(folder, name)
+        except SettingError:  # one that has no defaults
+            continue
+        if kinds <= plugin.needs.kinds:
+            found.append(name)
+    return found
+
+
 def _class(folder: str, name: str) -> Any:
     module = importlib.import_module(f"codsa_ray.{folder}.{name}")
     return getattr(module, "".join(word.capitalize() for word in name.split("_")))

@@ -164,7 +164,20 @@ class Pool:
         Raises:
             ShortOfRows: the pool does not hold that many.
         """
-        table = pa.concat_tables(self.tables())
+        left, kept = np.array(list(counts), dtype=np.int64), []
+        for shard in self.shards:
+            if not any(left[segment.region] for segment in shard.segments):
+                continue
+            # A shard at a time: rows with pictures weigh more than a driver holds.
+            (table,) = self.tables(shards=[shard])
+            region = table[REGION].to_numpy()
+            took = np.minimum(np.bincount(region, minlength=len(left))[: len(left)], left)
+            kept.append(table.take(pa.array(np.sort(prefix(region, took)))))
+            left -= took
+        if not kept:
+            (first,) = self.tables(shards=self.shards[:1])
+            kept = [first.slice(0, 0)]
+        table = pa.concat_tables(kept)
         return table.take(pa.array(prefix(table[REGION].to_numpy(), counts)))
 
     def to_json(self) -> dict[str, Any]:

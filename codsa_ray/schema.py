@@ -14,6 +14,7 @@ from codsa_ray.column import Column as Column
 from codsa_ray.errors import SchemaError
 from codsa_ray.predicate import Predicate
 from codsa_ray.summary import Summary
+from codsa_ray.values import PICTURE, decoded
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Schema:
         for column in self.columns:
             values = _present(table, column)
             arrays[column.name] = column.canonical(values)
+            values = decoded(values) if values.type == PICTURE else values
             missing = pc.sum(values.is_null(nan_is_null=pa.types.is_floating(values.type))).as_py() or 0
             if arrays[column.name].null_count > missing:
                 lost[column.name] = arrays[column.name].null_count - missing

@@ -9,6 +9,7 @@ from codsa_ray.contracts import Progress, silent
 from codsa_ray.correct import Correction
 from codsa_ray.errors import SettingError
 from codsa_ray.folder import Folder
+from codsa_ray.layout import TAR
 from codsa_ray.learners.boosted import Boosted
 from codsa_ray.manifest import MANIFEST, Manifest
 from codsa_ray.model import Model
@@ -68,6 +69,8 @@ def _learner(kept: Kept, shipped: Candidate) -> Boosted:
     if not isinstance(learner, Boosted) or kept.bench.rows.schema(FINAL).task != "classification":
         got = f"{name_of(learner)} of a {kept.bench.rows.schema(FINAL).task}"
         raise SettingError("the learner boosted and a classification", got, "train on augmented/ with a library of your own")
+    if kept.bench.rows.layout.form == TAR:
+        raise SettingError("augmented/ as parquet", "tar files, as DATA was", "train on augmented/ with a library of your own")
     if shipped.kind not in KINDS:
         wanted = "a verdict whose training rows are augmented/'s (none, weights, bags of them, or synthesis)"
         raise SettingError(wanted, shipped.name, "train on augmented/ as correction.json says")

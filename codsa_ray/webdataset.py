@@ -75,6 +75,11 @@ def samples(file: Any, where: str, random: bool, data: bool, span: tuple[int, in
                 _add(current, ending, name, tar, member, data, left, where)
         if current is not None and _within(place, span):
             yield current
+        if random:
+            file.seek(tar.offset)
+        # Python takes a header that is cut short for the end.
+        if tar.fileobj is None or tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("it ends without a mark of its end")
 
 
 def _within(place: int, span: tuple[int, int] | None) -> bool:

@@ -1,8 +1,11 @@
 """A believable report of a run on digits with a hidden subclass, in the shape of report.json; made by formula, the same each time."""
 
+import base64
 from typing import Any
 
 import numpy as np
+
+from codsa_ray.picture import encoded
 
 HOSTILE = '</td><script>alert("größe")</script>'
 
@@ -28,6 +31,8 @@ def report_sample() -> dict[str, Any]:
         "privacy": {"dcr_ratio": 0.97, "closer_share": 0.53, "copies": 0.0, "copies_held_out": 0.0, "rows": 620},
         "sample": _sample(),
         "pictures": _pictures(rng),
+        "images": _images(),
+        "texts": _texts(),
         "stages": _stages(),
         "notices": [
             "The folds were lowered from 5 to 4: the smallest group has 10 rows.",
@@ -414,6 +419,35 @@ def _pictures(rng: np.random.Generator) -> dict[str, Any]:
         for name, shape in (("high=yes, digit=8", EIGHT), ("high=no, digit=3", THREE))
     ]
     return {"rows": 8, "columns": 8, "max": 16.0, "regions": regions}
+
+
+def _images() -> list[dict[str, Any]]:
+    """Discs of two colours on a wide and on a square canvas."""
+    rng = np.random.default_rng(3)
+
+    def disc(width: int, colour: tuple[int, int, int]) -> str:
+        y, x = np.mgrid[:48, :width]
+        inside = (y - rng.normal(24, 3)) ** 2 + (x - rng.normal(width / 2, 3)) ** 2 < rng.normal(15, 2) ** 2
+        pixels = np.where(inside[..., None], colour, 235) + rng.normal(0, 8, (48, width, 1))
+        return base64.b64encode(encoded(pixels.clip(0, 255).astype(np.uint8))).decode()
+
+    regions = []
+    for name, width, colour in ((f"colour=red {HOSTILE}", 64, (200, 40, 30)), ("colour=blue", 48, (40, 60, 200))):
+        drawn, nearest, real = ([disc(width, colour) for _ in range(10)] for _ in range(3))
+        distance = [round(float(v), 4) for v in rng.uniform(0.05, 0.2, 10)]
+        regions.append({"name": name, "drawn": [*drawn[:9], None], "nearest": nearest, "real": real, "distance": distance, "fresh": 0.11})
+    return [{"column": "photo", "regions": regions}]
+
+
+def _texts() -> list[dict[str, Any]]:
+    said = [
+        ("the room was dirty and the bed was broken", "the bed was broken and the staff rude"),
+        (f"noise all night {HOSTILE}", "noise all night and a cold shower"),
+        ("החדר היה מלוכלך 😀", "החדר היה קטן 😀"),
+        ("", None),
+    ]
+    rows = [{"drawn": drawn, "nearest": near or "null", "distance": 0.2 + 0.1 * i} for i, (drawn, near) in enumerate(said)]
+    return [{"column": "review", "regions": [{"name": "verdict=bad", "rows": rows}]}]
 
 
 def _stages() -> list[dict[str, Any]]:

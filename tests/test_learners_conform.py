@@ -21,7 +21,7 @@ LEAST = np.log(1e-7)
 # Largest mean difference of probabilities between a weight of w and w copies. The logistic objective is the same; trees see other
 # penalties; a network sees other batches, and a forest other bootstrap samples.
 COPIES = {"logistic": 1e-5, "kotaro": 1e-5, "boosted": 0.03, "mlp": 0.08, "sklearn": 0.08}
-RANDOM = ("mlp", "sklearn", "forest", "autoencoder")
+RANDOM = ("mlp", "transformer", "sklearn", "forest", "autoencoder")
 
 
 def tiny(name):

@@ -26,6 +26,8 @@ SECTIONS = {
     "metrics": "metrics",
     "reliability": "reliability",
     "pictures": "pictures",
+    "images": "images",
+    "texts": "texts",
     "fidelity": "fidelity",
     "privacy": "privacy",
     "sample": "sample",
@@ -172,6 +174,10 @@ def test_without_real_rows_the_page_shows_none() -> None:
         item["nearest"] = None
     for region in report["pictures"]["regions"]:
         region["real"], region["nearest"] = [], []
+    for region in report["images"][0]["regions"]:
+        region["real"], region["nearest"] = [], []
+    for item in report["texts"][0]["regions"][0]["rows"]:
+        item["nearest"] = None
     html = render(report)
     assert "nearest real" not in html
     assert "astronaut" not in html

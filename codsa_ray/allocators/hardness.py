@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
-from codsa_ray.encode import OneHot
+from codsa_ray.embedding import Numbers
 from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import REGION, ROW, FitData
 from codsa_ray.regions import Regions
@@ -43,7 +43,7 @@ class Hardness:
         """(K,) mean loss ^ power; the mean of all rows where a region has none."""
         table = data.table(self.cap)
         region = table[REGION].to_numpy()
-        X, y = OneHot.learn(table, data.schema).encode(table), data.schema.truth(table)
+        X, y = Numbers.learn(table, data.schema).encode(table).astype(np.float32), data.schema.truth(table)
         order = np.lexsort((hash_rows(table[ROW].to_numpy(), data.seed, "hardness"), region))
         fold = np.empty(len(table), dtype=np.int64)
         fold[order] = np.arange(len(table)) % self.folds

@@ -49,7 +49,7 @@ def diversity(real: pa.Table, drawn: pa.Table, schema: Schema, seed: int) -> dic
 
 
 def _distinct(table: pa.Table, schema: Schema) -> float:
-    names = [column.name for column in compared(schema)]
+    names = [column.name for column in schema.columns]
     return len(table.select(names).group_by(names).aggregate([])) / len(table) if names else 1 / len(table)
 
 

@@ -4,7 +4,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from codsa_ray.audit import images, texts
 from codsa_ray.audit.fidelity import fidelity
+from codsa_ray.audit.images import shrunk
 from codsa_ray.audit.nearest import sample
 from codsa_ray.audit.pictures import pictures
 from codsa_ray.audit.privacy import privacy
@@ -15,7 +17,7 @@ from codsa_ray.schema import Schema
 def audit(
     real: pa.Table, held_out: pa.Table, drawn: pa.Table, schema: Schema, regions: Regions, seed: int, rows: bool = True
 ) -> dict[str, Any]:
-    """The report's parts fidelity, privacy, sample and pictures.
+    """The report's parts fidelity, privacy, sample, pictures (of columns that are pixels), images (columns of pictures) and texts.
 
     Args:
         real: canonical training rows with `_region`.
@@ -25,9 +27,12 @@ def audit(
         seed: of which rows are looked at.
         rows: False leaves real rows out.
     """
+    real, held_out, drawn = (shrunk(table, schema) for table in (real, held_out, drawn))
     return {
         "fidelity": fidelity(real, drawn, schema, regions, seed),
         "privacy": privacy(real, held_out, drawn, schema, seed),
         "sample": sample(real, drawn, schema, regions, seed, rows),
         "pictures": pictures(real, drawn, schema, regions, seed, rows),
+        "images": images.beside(real, drawn, schema, regions, seed, rows),
+        "texts": texts.beside(real, drawn, schema, regions, seed, rows),
     }

@@ -10,6 +10,7 @@ import pyarrow as pa
 from scipy.spatial.distance import cdist
 
 from codsa_ray.audit.columns import ORDERED, compared, named, ordered
+from codsa_ray.audit.images import apart, images, pixels
 from codsa_ray.audit.picks import pick, region_of, thin
 from codsa_ray.audit.texts import texts, vectors
 from codsa_ray.regions import Regions
@@ -29,7 +30,7 @@ class Space:
 
     Ordered columns are scaled by their 1st to 99th percentile of training rows and clipped there, so that no long tail
     squeezes the rest; a null is half a spread away from mid-scale and no distance from a null. Categories differ by 0 or 1, texts by one
-    less the cosine of their words (texts.py).
+    less the cosine of their words (texts.py), pictures by the root mean square difference of the pixels of their thumbnails (images.py).
 
     Args:
         schema: of the rows.
@@ -55,12 +56,13 @@ class Space:
         null = np.isnan(scaled)
         codes = [named(table, column)[0].astype(np.float64) for column in columns if column.kind not in ORDERED]
         told = tuple(vectors(table, column, SLOTS) for column in texts(self.schema))
-        return Placed(np.hstack([np.where(null, 0.5, scaled), 0.5 * null]), _stack(codes, len(table)), told)
+        seen = tuple(pixels(table, column) for column in images(self.schema))
+        return Placed(np.hstack([np.where(null, 0.5, scaled), 0.5 * null]), _stack(codes, len(table)), told, seen)
 
     @property
     def columns(self) -> int:
         """How many are compared, at least 1."""
-        return max(1, len(compared(self.schema)) + len(texts(self.schema)))
+        return max(1, len(compared(self.schema)) + len(texts(self.schema)) + len(images(self.schema)))
 
     def between(self, queries: pa.Table, points: pa.Table) -> np.ndarray:
         """(n, m) distance of every query to every point, all held at once."""
@@ -87,15 +89,18 @@ class Placed:
         values: (n, 2a) float64 scaled values, then null marks.
         codes: (n, b) float64 category codes.
         told: per text column (n, SLOTS) float32 vectors of length 1, or 0.
+        seen: per column of pictures (n, d) float32 pixels.
     """
 
     values: np.ndarray
     codes: np.ndarray
     told: tuple[np.ndarray, ...]
+    seen: tuple[np.ndarray, ...] = ()
 
     def part(self, rows: slice) -> "Placed":
         """Some of them."""
-        return Placed(self.values[rows], self.codes[rows], tuple(own[rows] for own in self.told))
+        told, seen = (tuple(own[rows] for own in part) for part in (self.told, self.seen))
+        return Placed(self.values[rows], self.codes[rows], told, seen)
 
     def apart(self, other: "Placed") -> np.ndarray:
         """(n, m) sum of the columns' differences to other rows."""
@@ -104,6 +109,8 @@ class Placed:
             # Two texts without a word are alike.
             silent = np.logical_and.outer(np.linalg.norm(mine, axis=1) == 0, np.linalg.norm(theirs, axis=1) == 0)
             total += np.where(silent, 0.0, 1.0 - mine @ theirs.T)
+        for mine, theirs in zip(self.seen, other.seen, strict=True):
+            total += apart(mine, theirs)
         return np.maximum(total, 0.0)
 
 
@@ -172,4 +179,4 @@ def _value(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, str) and len(value) > MOST_SHOWN:
         return f"{value[:MOST_SHOWN]} ... ({len(value):,} characters)"
-    return f"{len(value)} bytes" if isinstance(value, bytes) else value
+    return "a picture" if isinstance(value, bytes) else value

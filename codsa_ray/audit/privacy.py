@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from codsa_ray.audit.nearest import Space
 from codsa_ray.audit.picks import even, mixed_like, pick, region_of, thin
+from codsa_ray.embedding import thumbnail
 from codsa_ray.schema import Schema
 from codsa_ray.values import as_text
 
@@ -72,7 +73,7 @@ def _closer(space: Space, real: pa.Table, held_out: pa.Table, queries: pa.Table,
 
 
 def copies(table: pa.Table, real: pa.Table, schema: Schema) -> np.ndarray:
-    """(n,) bool rows of `table` that equal a row of `real` in every column of the schema."""
+    """(n,) bool rows of `table` that equal a row of `real` in every column of the schema; of pictures their thumbnails."""
     return np.isin(_keys(table, schema), _keys(real, schema))
 
 
@@ -82,9 +83,15 @@ def _keys(table: pa.Table, schema: Schema) -> np.ndarray:
     for column in schema.columns:
         values = table[column.name].combine_chunks()
         values = values.cast(pa.int64()) if column.kind == "datetime" else values
-        text = values if column.kind == "image" else pc.fill_null(as_text(values), "\0")
-        keys = keys * np.uint64(0x9E3779B97F4A7C15) + pd.util.hash_array(text.to_numpy(zero_copy_only=False))
+        text = _thumbs(values) if column.kind == "image" else pc.fill_null(as_text(values), "\0").to_numpy(zero_copy_only=False)
+        keys = keys * np.uint64(0x9E3779B97F4A7C15) + pd.util.hash_array(text)
     return keys
+
+
+def _thumbs(values: pa.Array) -> np.ndarray:
+    """(n,) pixels of thumbnails as bytes: the same picture in another file, or a shade apart, is a copy."""
+    small = [thumbnail(value) for value in values.to_pylist()]
+    return np.array([b"" if pixels is None else pixels.tobytes() for pixels in small] + [None], dtype=object)[:-1]
 
 
 def weighted_median(values: np.ndarray, weight: np.ndarray) -> float:

@@ -8,6 +8,7 @@ import xgboost as xgb
 from sklearn.metrics import roc_auc_score
 
 from codsa_ray.audit.columns import ORDERED, compared, named, ordered
+from codsa_ray.audit.images import CELLS, contrasts, images
 from codsa_ray.audit.picks import even, pick, region_of
 from codsa_ray.audit.texts import texts, vectors, words
 from codsa_ray.schema import Schema
@@ -49,7 +50,7 @@ def two_sample(real: pa.Table, drawn: pa.Table, schema: Schema, seed: int) -> di
 
 def _types(schema: Schema) -> list[str]:
     known = ["q" if c.kind in ORDERED or len(c.categories) > MOST_CATEGORIES else "c" for c in compared(schema)]
-    return known + ["q"] * (SLOTS + 1) * len(texts(schema))
+    return known + ["q"] * ((SLOTS + 1) * len(texts(schema)) + 4 * CELLS * CELLS * len(images(schema)))
 
 
 def _encoded(table: pa.Table, schema: Schema) -> np.ndarray:
@@ -62,6 +63,8 @@ def _encoded(table: pa.Table, schema: Schema) -> np.ndarray:
             columns.append(np.where(codes < 0, np.nan, codes.astype(np.float64)))
     for column in texts(schema):
         columns += [words(table, column), *vectors(table, column, SLOTS).T]
+    for column in images(schema):
+        columns += [*contrasts(table, column).T]
     return np.column_stack(columns)
 
 

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
+from codsa_ray.aside import set_aside
 from codsa_ray.contracts import Needs, Predictor
 from codsa_ray.encode import OneHot
 from codsa_ray.errors import CandidateError
@@ -200,18 +201,6 @@ class Rows:
         """The rows of a mask or of indices."""
         index = torch.from_numpy(picked)
         return Rows(self.X[index], self.target[index], self.weight[index], self.offset[index])
-
-
-def set_aside(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """(n,) bool: `share` of the rows of each label, rounded, at most all but one."""
-    order = np.lexsort((rng_of(seed, "held out").random(len(labels)), labels))
-    first = np.searchsorted(labels[order], labels[order], "left")
-    counts = np.bincount(labels)[labels[order]]
-    held = np.zeros(len(labels), dtype=bool)
-    held[order] = np.arange(len(labels)) - first < np.minimum(np.round(share * counts), counts - 1)
-    if not held.any():
-        held[order[-1]] = True
-    return held
 
 
 def _batches(rows: int, batch: int, seed: int) -> Iterator[np.ndarray]:

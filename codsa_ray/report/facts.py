@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from codsa_ray.audit.drawn import audit
+from codsa_ray.audit.images import MOST_ROWS, images
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
 from codsa_ray.clock import Stage
@@ -204,13 +205,14 @@ def _audited(facts: Facts) -> dict[str, Any]:
     best = facts.decision.best
     key = (best[0].generator, 0, 0, best[0].share) if best else next(iter(k for k in facts.bench.pools if k[1] == 0), None)
     if key is None or key not in facts.bench.pools:
-        return {"fidelity": None, "privacy": None, "sample": [], "pictures": None}
+        return {"fidelity": None, "privacy": None, "sample": [], "pictures": None, "images": [], "texts": []}
     bench, part = facts.bench, facts.bench.partitions[0].of_generator(key[3])
-    real = bench.rows.training(0, part.regions, part.rule, side=part.side).table(4 * AUDIT_ROWS)
+    most = MOST_ROWS if images(bench.rows.schema(0)) else 4 * AUDIT_ROWS
+    real = bench.rows.training(0, part.regions, part.rule, side=part.side).table(most)
     pool = bench.pools[key]
     have = pool.ceiling(len(part.regions))
     counts = np.minimum(np.bincount(real[REGION].to_numpy(), minlength=len(have)), have)
-    counts = np.minimum(counts, max(AUDIT_ROWS // max(len(counts), 1), 200))
-    unseen = bench.rows.unseen(0, part.regions, part.rule, 4 * AUDIT_ROWS)
+    counts = np.minimum(counts, max(min(AUDIT_ROWS, most) // max(len(counts), 1), 200))
+    unseen = bench.rows.unseen(0, part.regions, part.rule, most)
     found = audit(real, unseen, pool.take(counts), bench.rows.schema(0), part.regions, facts.job.seed, facts.job.rows)
     return found | {"audited": key[0].rpartition("-")[0]}

@@ -91,6 +91,8 @@ def _sections(report: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, A
     drawable = reliability.get("before") or reliability.get("after")
     yield "reliability", "Reliability", {"chart": charts.reliability(reliability), "ece": reliability.get("ece") or {}} if drawable else {}
     yield "pictures", "Pictures", {"value": report.get("pictures")} if (report.get("pictures") or {}).get("regions") else {}
+    yield "images", "Drawn pictures", {"columns": report["images"]} if report.get("images") else {}
+    yield "texts", "Drawn texts", {"columns": report["texts"]} if report.get("texts") else {}
     yield "fidelity", "Fidelity", _fidelity(report.get("fidelity") or {})
     yield "privacy", "Privacy", {"value": report["privacy"]} if report.get("privacy") else {}
     yield "sample", "Drawn rows", {"rows": report["sample"]} if report.get("sample") else {}

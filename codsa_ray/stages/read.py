@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from codsa_ray.job import Job
 from codsa_ray.layout import Layout
 from codsa_ray.manifest import Manifest
 from codsa_ray.picture_columns import Pictures, Seen
+from codsa_ray.plugins import taking
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.schema import Schema
 from codsa_ray.split import EXACT_ROWS, Split, folds_for, split_exactly, split_units
@@ -69,8 +70,9 @@ def read(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any
 
 def _check_kinds(job: Job, rows: Rows) -> None:
     """Plug-ins may change while the rows are kept, so this is no part of reading."""
-    for plugin in (job.learner, *job.generator):
-        refuse(rows.schema(FINAL), plugin.needs.kinds, type(plugin).__name__)  # type: ignore[union-attr]
+    for folder, plugins in (("learners", (job.learner,)), ("generators", job.generator)):
+        for plugin in plugins:
+            refuse(rows.schema(FINAL), plugin.needs.kinds, type(plugin).__name__, partial(taking, folder))  # type: ignore[union-attr]
 
 
 def _depends(job: Job, found: list[tuple[Fragment, bool]]) -> dict[str, Any]:
