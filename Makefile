@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint types claims bench-main bench-speed bench-overhead bench-decisions bench-generators bench-where bench-scale audit rivals prior chaos clean
+.PHONY: demo test test-all lint types claims bench-main bench-speed bench-overhead bench-decisions bench-generators bench-where bench-scale bench-gpu audit rivals prior chaos clean
 
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
@@ -45,6 +45,10 @@ bench-where: $(READY)
 
 bench-scale: $(READY)
 	$(BIN)/python -m benchmarks.size
+
+# On a machine with a GPU, and torch's build for it.
+bench-gpu: $(READY)
+	$(BIN)/python -m benchmarks.gpu
 
 # Known vulnerabilities of what constraints.txt pins.
 audit: $(READY)

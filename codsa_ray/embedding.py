@@ -26,6 +26,8 @@ from codsa_ray.schema import Schema
 WORD = re.compile(r"\w+")
 SLOTS = 4096
 SIDE = 16
+# A thumbnail is made of at least so many times its sides, where the file can be read so.
+FINER = 3
 AXES = 8
 # A product's last bits depend on how many rows are multiplied at once; a place must not.
 PLACES = 6
@@ -55,7 +57,7 @@ def hashed(texts: Sequence[str | None], slots: int, pairs: bool = False) -> spar
 def thumbnail(picture: bytes | None, side: int = SIDE) -> np.ndarray | None:
     """(side, side, 3) uint8, the aspect not kept; None for a null or what is no picture."""
     try:
-        return None if picture is None else fitted(decoded(picture, 3), side, side)
+        return None if picture is None else fitted(decoded(picture, 3, FINER * side), side, side)
     except PictureError:
         return None
 

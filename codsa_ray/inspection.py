@@ -16,6 +16,7 @@ from codsa_ray.audit.marginals import marginal
 from codsa_ray.audit.membership import membership
 from codsa_ray.audit.picks import thin
 from codsa_ray.audit.privacy import privacy
+from codsa_ray.audit.text_quality import text_quality
 from codsa_ray.audit.two_sample import two_sample
 from codsa_ray.contracts import Progress, silent
 from codsa_ray.errors import SettingError, ShortOfRows
@@ -169,6 +170,7 @@ def measures(real: pa.Table, held_out: pa.Table, drawn: pa.Table, schema: Schema
         "closer": kept["closer_share"],
         "membership": attack.get("auc"),
         "membership_se": attack.get("se"),
+        **text_quality(real, held_out, drawn, schema, seed),
     }
 
 

@@ -70,7 +70,7 @@ def header(data: bytes, whole: bool = False) -> Header:
         return Header(image.height, image.width, str(image.format), image.mode, bool(getattr(image, "is_animated", False)))
 
 
-def decoded(data: bytes, channels: int | None = None) -> np.ndarray:
+def decoded(data: bytes, channels: int | None = None, least: int | None = None) -> np.ndarray:
     """Pixels of a picture, upright.
 
     Transparent parts are laid on white. 16-bit channels keep their upper 8 bits' worth (v / 257, rounded). Floats, and integers of 32 bits,
@@ -80,6 +80,8 @@ def decoded(data: bytes, channels: int | None = None) -> np.ndarray:
 
     Args:
         channels: 1 for grey (ITU-R 601 luma), 3 for red, green, blue; None for 1 where the file holds greys, else 3.
+        least: a JPEG may be decoded at a half, a quarter or an eighth of its size, neither side under this; for thumbnails, several times
+            faster. None: at its size.
 
     Returns:
         (H, W, C) uint8, C being 1 or 3.
@@ -91,6 +93,8 @@ def decoded(data: bytes, channels: int | None = None) -> np.ndarray:
     if channels not in (None, 1, 3):
         raise ValueError(f"channels must be None, 1 or 3, not {channels!r}")
     with _opened(data) as image:
+        if least:
+            image.draft(None, (least, least))
         image.load()
         plain = _plain(_upright(image), str(image.format))
         if channels:

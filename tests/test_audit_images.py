@@ -14,6 +14,7 @@ from codsa_ray.audit.nearest import Space
 from codsa_ray.audit.privacy import copies
 from codsa_ray.audit.two_sample import two_sample
 from codsa_ray.fitdata import REGION
+from codsa_ray.inspection import measures
 from codsa_ray.picture import decoded, encoded
 from codsa_ray.regions import Region, Regions
 from codsa_ray.report.page import render
@@ -100,6 +101,15 @@ def test_a_copy_is_known_in_another_file_format_and_a_new_picture_is_none() -> N
     again = real.set_column(0, "photo", pa.array([gallery.written(Image.fromarray(decoded(p)), "BMP") for p in real["photo"].to_pylist()]))
     assert copies(again, real, SCHEMA).all()
     assert not copies(rows(20, 1), real, SCHEMA).any()
+
+
+def test_inspect_measures_regions_of_pictures() -> None:
+    real, fresh = (shrunk(rows(120, seed), SCHEMA) for seed in (0, 2))
+    copied, new = measures(real, fresh, real.slice(0, 60), SCHEMA, 0), measures(real, fresh, shrunk(rows(60, 1), SCHEMA), SCHEMA, 0)
+    assert copied["copies"] == 1
+    assert new["copies"] == 0
+    assert copied["distinct"] == new["distinct"] == 1
+    assert copied["membership"] > 0.7 > new["membership"] > 0.3
 
 
 def test_a_classifier_tells_blurred_pictures_that_are_right_on_the_whole() -> None:

@@ -408,3 +408,13 @@ def test_pictures_are_read_from_an_object_store_and_written_to_one(store: Store,
         folder = Folder(f"{store.address}/out-{name}")
         record = rows.layout.write(folder, "draw-0", stored.drop_columns(["_row"]))
         assert rows.layout.whole(folder, f"draw-0{rows.layout.ending}", record)
+
+
+def test_test_pictures_may_be_a_folder_of_their_own(tmp_path: Path) -> None:
+    train = gallery.class_folder(tmp_path / "train", gallery.digits(60, 20))
+    test = gallery.class_folder(tmp_path / "test", gallery.digits(30, 10))
+    rows, facts = rows_of(train, tmp_path / "run", test=str(test))
+    assert rows.group_counts(FINAL).sum() == 80
+    held = rows.held_out(FINAL)
+    assert sorted(held["image"].to_pylist()) == sorted(gallery.digits(30, 10)["picture"].to_pylist())
+    assert facts["notices"] == []

@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 from codsa_ray.audit.coverage import NEIGHBOURS, coverage
 from codsa_ray.audit.membership import deviation, membership
 from codsa_ray.audit.nearest import Space
-from codsa_ray.audit.two_sample import _se
+from codsa_ray.audit.two_sample import auc_error
 from codsa_ray.cli import main
 from codsa_ray.errors import FolderError, SettingError
 from codsa_ray.inspection import inspect_run, measures
@@ -97,7 +97,7 @@ def test_membership_of_fresh_rows_is_half_on_average_and_its_error_is_right() ->
 
 
 def test_the_error_is_that_of_the_two_sample_test_where_sides_are_alike() -> None:
-    assert deviation(0.7, 200, 200) == pytest.approx(_se(0.7, 200))
+    assert deviation(0.7, 200, 200) == pytest.approx(auc_error(0.7, 200))
     assert deviation(1.0, 10, 10) == pytest.approx(0.05)
     assert membership(REAL, HELD.slice(0, 1), FRESH, SCHEMA, 0) is None
 

@@ -190,6 +190,18 @@ def test_shrinking_takes_means_and_growing_keeps_constants() -> None:
     assert np.array_equal(fitted(pixels, 5, 30), fitted(pixels.copy(), 5, 30))
 
 
+def test_a_jpeg_may_be_read_smaller_and_is_the_same_picture() -> None:
+    whole = colours(256, 512)
+    data = written(Image.fromarray(whole), "JPEG", quality=90)
+    small = decoded(data, least=60)
+    assert small.shape == (64, 128, 3)
+    assert np.abs(fitted(small, 16, 32).astype(int) - fitted(decoded(data), 16, 32)).max() <= 4
+    assert decoded(data, least=256).shape == decoded(written(Image.fromarray(whole)), least=8).shape == (256, 512, 3)
+    for cut in (data[:100], data[: len(data) // 2]):
+        with pytest.raises(PictureError):
+            decoded(cut, least=60)
+
+
 def test_pixels_of_another_shape_are_refused() -> None:
     for pixels in (RAMP, RAMP[:, :, None].astype(float), np.zeros((2, 2, 4), np.uint8), np.zeros((0, 2, 3), np.uint8)):
         with pytest.raises(ValueError, match="pixels must be"):

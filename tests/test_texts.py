@@ -14,6 +14,7 @@ from codsa_ray import Job, run
 from codsa_ray.allocators.balanced import Balanced
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.generators.text_lm import COPIED, TextLm
+from codsa_ray.inspection import inspect_run
 from codsa_ray.learners.tfidf import Tfidf, opened
 from codsa_ray.local import Drawn, Local
 from codsa_ray.nn.row_sequences import END, NULL, RowSequences
@@ -227,3 +228,6 @@ def test_a_table_with_a_text_goes_through_the_whole_pass(ray: None, tmp_path: Pa
     shown = report.facts["sample"][0]
     assert isinstance(shown["drawn"]["review"], str | None)
     assert shown["distance"] >= 0
+    assert 0 <= report.facts["text_quality"]["text_c2st"] <= 1
+    regions = inspect_run(report.folder)["generators"][0]["regions"]
+    assert all(region["perplexity"] > 1 for region in regions if region["held_out"] > 50)

@@ -10,6 +10,7 @@ from codsa_ray.audit.images import shrunk
 from codsa_ray.audit.nearest import sample
 from codsa_ray.audit.pictures import pictures
 from codsa_ray.audit.privacy import privacy
+from codsa_ray.audit.text_quality import text_quality
 from codsa_ray.regions import Regions
 from codsa_ray.schema import Schema
 
@@ -17,7 +18,7 @@ from codsa_ray.schema import Schema
 def audit(
     real: pa.Table, held_out: pa.Table, drawn: pa.Table, schema: Schema, regions: Regions, seed: int, rows: bool = True
 ) -> dict[str, Any]:
-    """The report's parts fidelity, privacy, sample, pictures (of columns that are pixels), images (columns of pictures) and texts.
+    """The report's parts: fidelity, privacy, sample, pictures (of columns that are pixels), images (of pictures), texts and text_quality.
 
     Args:
         real: canonical training rows with `_region`.
@@ -35,4 +36,5 @@ def audit(
         "pictures": pictures(real, drawn, schema, regions, seed, rows),
         "images": images.beside(real, drawn, schema, regions, seed, rows),
         "texts": texts.beside(real, drawn, schema, regions, seed, rows),
+        "text_quality": text_quality(real, held_out, drawn, schema, seed),
     }

@@ -42,7 +42,7 @@ def shrunk(table: pa.Table, schema: Schema) -> pa.Table:
 
 def _small(picture: bytes | None) -> bytes | None:
     try:
-        pixels = None if picture is None else decoded(picture)
+        pixels = None if picture is None else decoded(picture, least=2 * SHOWN)
     except PictureError:
         return None
     if pixels is None:

@@ -45,7 +45,7 @@ def two_sample(real: pa.Table, drawn: pa.Table, schema: Schema, seed: int) -> di
     X = np.vstack([_encoded(table, schema) for table in tables])
     y = np.repeat([0, 1], rows)
     auc = float(roc_auc_score(y, _cross_fitted(X, y, _types(schema), seed)))
-    return {"auc": auc, "se": _se(auc, rows), "rows": rows}
+    return {"auc": auc, "se": auc_error(auc, rows), "rows": rows}
 
 
 def _types(schema: Schema) -> list[str]:
@@ -69,11 +69,7 @@ def _encoded(table: pa.Table, schema: Schema) -> np.ndarray:
 
 
 def _cross_fitted(X: np.ndarray, y: np.ndarray, types: list[str], seed: int) -> np.ndarray:
-    fold = np.empty(len(y), dtype=np.int64)
-    rng = rng_of(seed, "c2st folds")
-    for label in (0, 1):
-        mine = rng.permutation(np.flatnonzero(y == label))
-        fold[mine] = np.arange(len(mine)) % FOLDS
+    fold = folds(y, FOLDS, seed)
     scores = np.zeros(len(y))
     for k in range(FOLDS):
         train, test = (xgb.DMatrix(X[rows], y[rows], feature_types=types, nthread=1) for rows in (fold != k, fold == k))
@@ -81,6 +77,17 @@ def _cross_fitted(X: np.ndarray, y: np.ndarray, types: list[str], seed: int) -> 
     return scores
 
 
-def _se(auc: float, rows: int) -> float:
+def folds(y: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """(n,) fold of each row, every fold with its share of either side."""
+    fold = np.empty(len(y), dtype=np.int64)
+    rng = rng_of(seed, "c2st folds")
+    for label in (0, 1):
+        mine = rng.permutation(np.flatnonzero(y == label))
+        fold[mine] = np.arange(len(mine)) % count
+    return fold
+
+
+def auc_error(auc: float, rows: int) -> float:
+    """Standard error of an AUC of as many rows a side (Hanley & McNeil 1982)."""
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     return float(np.sqrt((auc * (1 - auc) + (rows - 1) * (q1 + q2 - 2 * auc**2)) / rows**2))

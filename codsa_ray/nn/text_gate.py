@@ -42,8 +42,8 @@ class TextGate:
     @staticmethod
     def learn(texts: list[str | None], region: np.ndarray, fresh: list[str | None], regions: int, confidence: float) -> "TextGate":
         """From training texts, (n,) regions, and texts that are no training rows."""
-        runs = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *(_runs(text) for text in texts)]))
-        shares = np.array([_share(text, runs) for text in fresh if text is not None and len(_runs(text))])
+        runs = np.unique(np.concatenate([np.zeros(0, dtype=np.uint64), *(runs_of(text) for text in texts)]))
+        shares = np.array([share_of(text, runs) for text in fresh if text is not None and len(runs_of(text))])
         copied = max(LEAST_COPIED, float(np.quantile(shares, confidence)) if len(shares) >= LEAST_ROWS else LEAST_COPIED)
         slots = [_slots(text) for text in texts]
         half = np.arange(len(texts)) % 2
@@ -58,7 +58,7 @@ class TextGate:
 
     def refused(self, texts: list[str | None], region: int) -> tuple[np.ndarray, np.ndarray]:
         """((n,) bool copies, (n,) bool strangers) among drawn texts of a region; a null is neither."""
-        copies = np.array([text is not None and _share(text, self.runs) > self.copied for text in texts])
+        copies = np.array([text is not None and share_of(text, self.runs) > self.copied for text in texts])
         strange = np.array([text is not None and _margin(_slots(text), region, self.logs) < self.margin[region] for text in texts])
         return copies, strange
 
@@ -77,7 +77,7 @@ def _words(text: str | None) -> list[bytes]:
     return [word.encode() for word in WORD.findall((text or "").lower())]
 
 
-def _runs(text: str | None) -> np.ndarray:
+def runs_of(text: str | None) -> np.ndarray:
     """(r,) uint64 hashes of every GRAM neighbouring words."""
     words = _words(text)
     runs = (b" ".join(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1))
@@ -85,8 +85,9 @@ def _runs(text: str | None) -> np.ndarray:
     return np.array([zlib.crc32(run) << 32 | zlib.adler32(run) for run in runs], dtype=np.uint64)
 
 
-def _share(text: str | None, runs: np.ndarray) -> float:
-    own = _runs(text)
+def share_of(text: str | None, runs: np.ndarray) -> float:
+    """Of a text's runs, how many are among `runs`; 0 of a text without any."""
+    own = runs_of(text)
     return float(np.isin(own, runs).mean()) if len(own) else 0.0
 
 

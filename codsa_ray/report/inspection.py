@@ -85,6 +85,35 @@ MEASURES = (
         1.0,
     ),
 )
+TEXTS = (
+    Measure(
+        "text_c2st",
+        "Texts told from real ones",
+        "AUC of telling embeddings of drawn texts from those of training texts; 0.5: it cannot be told, 1: always",
+        "text C2ST",
+        "",
+        0.5,
+        1.0,
+    ),
+    Measure(
+        "perplexity",
+        "Perplexity of texts",
+        "per byte, under a model learned on held-out texts: higher than real ones' is less fluent, lower is duller",
+        "perplexity",
+        "perplexity_real",
+    ),
+    Measure("pairs", "Distinct pairs of words", "share of different ones in as many words (distinct-2)", "pairs", "pairs_real", None, 1.0),
+    Measure(
+        "copied",
+        "Texts that copy",
+        "share of texts of which more than half of the runs of five words stand in training texts",
+        "copied",
+        "copied_fresh",
+        None,
+        1.0,
+    ),
+)
+"""Shown where there are columns of texts."""
 
 
 def sentences(generators: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -117,6 +146,10 @@ def _signs(region: Mapping[str, Any]) -> Iterator[str]:
         yield "values are less diverse than real ones"
     if beyond("c2st", TOLD_APART):
         yield "a classifier tells drawn rows from real ones"
+    if beyond("text_c2st", TOLD_APART):
+        yield "a classifier tells drawn texts from real ones"
+    if apart("copied", "copied_fresh") > REPEATED:
+        yield "training texts are copied more often than fresh texts would"
     if apart("precision", "fresh") < -SHORT:
         yield "rows are drawn where there are no real ones"
     if apart("recall", "fresh") < -SHORT:
@@ -131,9 +164,10 @@ def _listed(names: Sequence[str], most: int = 4) -> str:
 def lines(found: Mapping[str, Any]) -> list[str]:
     """A table of text per generator: a line per region, what fresh real rows show in brackets."""
     printed = []
+    measures = _shown(found["generators"])
     for generator in found["generators"]:
-        head = ["region", "rows", *(measure.head for measure in MEASURES)]
-        rows = [head, *([region["name"], count(region["rows"]), *(_cell(region, m) for m in MEASURES)] for region in generator["regions"])]
+        head = ["region", "rows", *(measure.head for measure in measures)]
+        rows = [head, *([region["name"], count(region["rows"]), *(_cell(region, m) for m in measures)] for region in generator["regions"])]
         widths = [max(len(row[j]) for row in rows) for j in range(len(head))]
         printed.append(generator["name"])
         for row in rows:
@@ -153,14 +187,21 @@ def _cell(region: Mapping[str, Any], measure: Measure) -> str:
 
 def render(found: Mapping[str, Any]) -> str:
     """The page; it asks the network for nothing and runs no script."""
-    generators = [{**generator, "charts": _charts(generator["regions"])} for generator in found["generators"]]
+    measures = _shown(found["generators"])
+    generators = [{**generator, "charts": _charts(generator["regions"], measures)} for generator in found["generators"]]
     style = Markup((HERE / "page.css").read_text())
-    page = template("inspection.html").render(found={**found, "generators": generators}, measures=MEASURES, style=style, cell=_cell)
+    page = template("inspection.html").render(found={**found, "generators": generators}, measures=measures, style=style, cell=_cell)
     return page.strip() + "\n"
 
 
-def _charts(regions: Sequence[Mapping[str, Any]]) -> list[tuple[Measure, Markup]]:
-    shown = [(measure, tracks(regions[:MOST_TRACKS], measure)) for measure in MEASURES]
+def _shown(generators: Sequence[Mapping[str, Any]]) -> tuple[Measure, ...]:
+    """All measures but those of texts where there are none."""
+    told = any("perplexity" in region for generator in generators for region in generator["regions"])
+    return (*MEASURES, *(TEXTS if told else ()))
+
+
+def _charts(regions: Sequence[Mapping[str, Any]], measures: Sequence[Measure]) -> list[tuple[Measure, Markup]]:
+    shown = [(measure, tracks(regions[:MOST_TRACKS], measure)) for measure in measures]
     return [(measure, chart) for measure, chart in shown if chart]
 
 

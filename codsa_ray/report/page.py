@@ -92,7 +92,8 @@ def _sections(report: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, A
     yield "reliability", "Reliability", {"chart": charts.reliability(reliability), "ece": reliability.get("ece") or {}} if drawable else {}
     yield "pictures", "Pictures", {"value": report.get("pictures")} if (report.get("pictures") or {}).get("regions") else {}
     yield "images", "Drawn pictures", {"columns": report["images"]} if report.get("images") else {}
-    yield "texts", "Drawn texts", {"columns": report["texts"]} if report.get("texts") else {}
+    told = {"columns": report["texts"], "quality": {"text_c2st": None, **(report.get("text_quality") or {})}} if report.get("texts") else {}
+    yield "texts", "Drawn texts", told
     yield "fidelity", "Fidelity", _fidelity(report.get("fidelity") or {})
     yield "privacy", "Privacy", {"value": report["privacy"]} if report.get("privacy") else {}
     yield "sample", "Drawn rows", {"rows": report["sample"]} if report.get("sample") else {}
