@@ -9,20 +9,18 @@ What is done about the ratio's known troubles:
 - its odds are calibrated by Platt's line (shrunk, `Calibration`), fitted on the out-of-part odds;
 - a few huge weights would be all the data there are: none is above mean x sqrt(n) (n rows of other domains), and then the mean is made 1.
 
-Rows of the target domain weigh 1. Texts are counts of hashed words; pictures are not looked at. Not for domains that differ in the law
+Rows of the target domain weigh 1. Texts and pictures are seen by their embedding (embedding.py). Not for domains that differ in the law
 of the label given x: there the weights are right and the fit is not, which the held-out loss of the candidate says.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from codsa_ray.basis import Basis
 from codsa_ray.correct import Calibration
-from codsa_ray.encode import OneHot
+from codsa_ray.embedding import Numbers
 from codsa_ray.errors import CandidateError
 from codsa_ray.pilot import LOGISTIC
 from codsa_ray.schema import Schema
@@ -32,42 +30,8 @@ PARTS = 5
 LEAST_ROWS = 10  # of either side
 ROWS_PER_COLUMN = 5
 MOST_COLUMNS = 40
-BUCKETS = 256
 CLASSIFIER = replace(LOGISTIC, ridge=1e-2)
 LONGEST = 30.0  # log ratios are kept within +- this, so that no exponential overflows
-
-
-@dataclass(frozen=True)
-class Points:
-    """Rows as numbers for the classifier: table columns standardised and one-hot, texts as counts of hashed words.
-
-    Args:
-        columns: of the features that are neither texts nor pictures.
-        texts: names of the text columns.
-    """
-
-    columns: OneHot
-    texts: tuple[str, ...]
-
-    @staticmethod
-    def learn(table: pa.Table, schema: Schema) -> "Points":
-        """From training rows of all domains."""
-        plain = tuple(column for column in schema.features if column.kind not in ("text", "image"))
-        texts = tuple(column.name for column in schema.features if column.kind == "text")
-        return Points(OneHot.learn(table, replace(schema, columns=plain)), texts)
-
-    def encode(self, table: pa.Table) -> np.ndarray:
-        """(n, d) float32."""
-        return np.hstack([self.columns.encode(table), *(counted(table[name]) for name in self.texts)])
-
-
-def counted(texts: pa.ChunkedArray) -> np.ndarray:
-    """(n, BUCKETS) float32 log(1 + count) of words by hash, lower-cased."""
-    words = pc.split_pattern_regex(pc.utf8_lower(pc.fill_null(texts.combine_chunks(), "")), r"\W+")
-    bucket = pd.util.hash_array(words.flatten().to_numpy(zero_copy_only=False).astype(object), categorize=False) % BUCKETS
-    found = np.zeros((len(texts), BUCKETS), dtype=np.float32)
-    np.add.at(found, (pc.list_parent_indices(words).to_numpy(), bucket.astype(np.int64)), 1)
-    return np.log1p(found)
 
 
 @dataclass(frozen=True)
@@ -83,7 +47,7 @@ class Ratio:
         seed: of the parts.
     """
 
-    points: Points
+    points: Numbers
     basis: Basis
     classifiers: np.ndarray
     scaling: Calibration
@@ -111,7 +75,7 @@ class Ratio:
         rare = int(min(own.sum(), (~own).sum()))
         if rare < LEAST_ROWS:
             raise CandidateError(f"{rare} rows are too few to tell domains apart, importance weights want {LEAST_ROWS}")
-        points = Points.learn(table, schema)
+        points = Numbers.learn(table, schema)
         X = points.encode(table)
         many = int(np.clip(rare // ROWS_PER_COLUMN - 1, 1, MOST_COLUMNS))
         basis = Basis.of([X[~own], X[own]], many, rng_of(seed, "density ratio basis"))

@@ -1,12 +1,10 @@
 """Density ratio: weights of two known normals, of one law twice, cross-fitted, cut, and the same for whoever asks."""
 
-from dataclasses import replace
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from codsa_ray.density_ratio import LEAST_ROWS, Ratio, counted
+from codsa_ray.density_ratio import LEAST_ROWS, Ratio
 from codsa_ray.errors import CandidateError
 from codsa_ray.infer import infer
 from codsa_ray.schema import Schema
@@ -83,17 +81,12 @@ def test_few_rows_are_refused_in_words() -> None:
 
 
 def test_words_tell_domains_apart() -> None:
-    texts = pa.chunked_array([["The lens is sharp", "a sharp LENS!", None, "the plot drags on"]])
-    found = counted(texts)
-    assert found[0].sum() == pytest.approx(4 * np.log(2))
-    assert np.count_nonzero(np.minimum(found[0], found[1])) >= 2
-    schema = infer(
-        Summary.of(pa.table({"text": texts, "y": ["a", "b", "a", "b"]}), np.arange(4)), "y", overrides={"text": {"kind": "text"}}
-    )
+    rows = {"text": ["the plot of a chapter drags", "the lens of a model is sharp"] * 2, "y": ["a", "b"] * 2}
+    schema = infer(Summary.of(pa.table(rows), np.arange(4)), "y", overrides={"text": {"kind": "text"}})
     books = pa.table({"text": [f"the plot of chapter {i} drags" for i in range(40)], "y": ["a", "b"] * 20})
     goods = pa.table({"text": [f"the lens of model {i} is sharp" for i in range(60)], "y": ["a", "b"] * 30})
     table = schema.canonical(pa.concat_tables([books, goods]))[0]
-    ratio = Ratio.of(table, np.arange(100) < 40, np.arange(100), replace(schema), 0)
+    ratio = Ratio.of(table, np.arange(100) < 40, np.arange(100), schema, 0)
     alike = pa.table({"text": ["the plot of chapter 3 drags", "the lens of model 3 is sharp"], "y": ["a", "b"]})
     weights = ratio.weights(schema.canonical(alike)[0], np.array([1000, 1001]))
     assert weights[0] > weights[1]
