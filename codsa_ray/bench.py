@@ -119,14 +119,15 @@ class Bench:
 
     def encode(self, table: pa.Table, fold: int) -> np.ndarray:
         """Any canonical rows, as the fold's learner sees them."""
-        return np.asarray(self._encoder(fold).encode(table))
+        return np.asarray(self.encoder(fold).encode(table))
 
     def _once(self, key: Any, make: Any) -> Any:
         if key not in self.memory:
             self.memory[key] = make()
         return self.memory[key]
 
-    def _encoder(self, fold: int) -> Encoder:
+    def encoder(self, fold: int) -> Encoder:
+        """What the fold's learner sees rows by; learned on its training rows."""
         return self._once(("encoder", fold), lambda: self.learner.encoder(self._table(fold), self.rows.schema(fold)))
 
     def _table(self, fold: int) -> pa.Table:
@@ -156,7 +157,7 @@ class Bench:
             tables.append(table)
         table = pa.concat_tables(tables).combine_chunks()
         name = f"training-{fold}" + (f"-{share:g}" if share < 1 else "")
-        X = self._stored(name, lambda: self._encoder(fold).encode(table))
+        X = self._stored(name, lambda: self.encoder(fold).encode(table))
         return self._real(fold, table, X, np.concatenate(weights), np.zeros((0, 0), dtype=np.int32))
 
     def _ratio(self, fold: int) -> Ratio:
@@ -175,7 +176,7 @@ class Bench:
         if keep.sum() > self.cap:
             keep &= hash_rows(table[ROW].to_numpy(), self.rows.seed, "held-out cap") < self._shares(table, keep) * 2.0**64
         table = table.filter(pa.array(keep))
-        X = self._encoder(fold).encode(table)
+        X = self.encoder(fold).encode(table)
         return self._real(fold, table, X, np.ones(len(table)), self._cells(fold, table))
 
     def _shares(self, table: pa.Table, keep: np.ndarray) -> np.ndarray:
@@ -209,7 +210,7 @@ class Bench:
         y = np.concatenate([schema.truth(table) for table in slim])
         region = np.concatenate([table[REGION].to_numpy() for table in slim])
         name = f"pool-{pool.key.id}-{fingerprint([shard.name for shard in pool.shards])}"
-        X = self._stored(name, lambda: np.concatenate([self._encoder(fold).encode(table) for table in slim]))
+        X = self._stored(name, lambda: np.concatenate([self.encoder(fold).encode(table) for table in slim]))
         return X, y, region
 
     def _stored(self, name: str, make: Any) -> np.ndarray:

@@ -80,7 +80,7 @@ def _learner(kept: Kept, shipped: Candidate) -> Boosted:
 def _trained(kept: Kept, shipped: Candidate, learner: Boosted, files: list[str], workers: int, place: Folder, progress: Progress) -> Model:
     rows = kept.bench.rows
     schema = rows.schema(FINAL)
-    encoder: Any = kept.bench._encoder(FINAL)
+    encoder: Any = kept.bench.encoder(FINAL)
     pages = Pages(kept.out / "augmented", tuple(files), schema, encoder, seed=seed_of(rows.seed, "train"))
     synthetic = shipped.kind == "synthetic"
     fits = boost(learner, pages, shipped.fits if synthetic else 1, 1 if synthetic else shipped.fits, workers, place, progress)

@@ -117,7 +117,7 @@ def test_synthetic_rows_are_the_first_of_each_draws_pool_beside_all_real_ones(be
         table = bench.pools[drawn.generator, 0, draw, 1.0].take(plan.counts)
         size = len(real.y)
         assert np.array_equal(mix.X[:size], real.X)
-        assert np.array_equal(mix.X[size:], bench._encoder(0).encode(table))
+        assert np.array_equal(mix.X[size:], bench.encoder(0).encode(table))
         assert np.array_equal(mix.y[size:], schema.truth(table))
         assert np.array_equal(mix.group[size:], regions.groups[table[REGION].to_numpy()])
         assert set(mix.weight[size:]) == {0.2}
