@@ -29,7 +29,8 @@ class Candidate:
     """One way to train.
 
     Args:
-        kind: plain, weights, loss (logit-adjusted), cells (label x group), undersampled, synthetic, or corrected_synthesis (bias.py).
+        kind: plain, weights, retrained (the last layer, on weights), loss (logit-adjusted), cells (label x group), undersampled,
+            synthetic, or corrected_synthesis (bias.py).
         fits: learners whose log-probabilities are averaged (a bag, or one per draw).
         by, strength: weights n^-strength by `class` or `group`.
         ratio: undersampled: rows of each group at most ratio x the smallest group.
@@ -92,6 +93,8 @@ class Candidate:
             return f"bias-corrected interpolation gamma {self.gamma:.3g}"
         if self.kind == "weights":
             return f"{self.by} weights {'full' if self.strength == 1 else f'{self.strength:g}'}{bag}"
+        if self.kind == "retrained":
+            return f"last layer again, {self.by} weights full{bag}"
         if self.kind == "undersampled":
             return f"undersampled {self.ratio:g} x smallest{bag}"
         return {"plain": "none", "loss": "logit-adjusted loss", "cells": "joint cells"}[self.kind] + bag
@@ -131,7 +134,14 @@ def leaning(regions: Regions) -> list[int]:
 
 
 def baselines(
-    bag: int, offset: bool, cells: bool, groups_are_classes: bool, classes: int, variant: int, domains: bool = False
+    bag: int,
+    offset: bool,
+    cells: bool,
+    groups_are_classes: bool,
+    classes: int,
+    variant: int,
+    domains: bool = False,
+    retrains: bool = False,
 ) -> list[Candidate]:
     """Every candidate without synthesis but the plain one.
 
@@ -144,6 +154,7 @@ def baselines(
         variant: the learner's settings, tuned on the plain candidate.
         domains: there are rows of other domains: a fit, one at full weights and a bag each on the target's rows, on the others', and with
             importance weights.
+        retrains: the learner can train its last layer again.
     """
     ways = ("class",) if groups_are_classes else ("class", "group") if classes else ("group",)
     found = [Candidate("weights", by=by, strength=s, variant=variant) for by in ways for s in STRENGTHS]
@@ -157,6 +168,8 @@ def baselines(
     found += [Candidate("weights", fits=fits, by=ways[-1], strength=s, variant=variant) for s in STRENGTHS]
     if cells and classes:
         found.append(Candidate("cells", fits=fits, variant=variant))
+    if retrains and classes and not groups_are_classes:
+        found += [Candidate("retrained", fits=many, by="group", strength=1.0, variant=variant) for many in (1, fits)]
     full = Candidate("weights", by=ways[-1], strength=1.0, variant=variant)
     each = (Candidate(variant=variant), full, Candidate(fits=fits, variant=variant)) if domains else ()
     return found + [replace(one, domains=way) for way in (TARGET, OTHERS, WEIGHTED) for one in each]

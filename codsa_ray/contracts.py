@@ -158,7 +158,11 @@ class Predictor(Protocol):
 
 
 class Learner(Protocol):
-    """Settings of a model that the user cares about: a frozen dataclass of plain values."""
+    """Settings of a model that the user cares about: a frozen dataclass of plain values.
+
+    One with a last layer may have `retrained(X, y, weight, last, *, classes, seed) -> Predictor` beside `fit`: a classifier fitted on
+    `weight`, whose last layer alone is then trained again on (n,) weights `last`. It is tried where there are groups beside the classes.
+    """
 
     @property
     def needs(self) -> Needs:

@@ -118,7 +118,8 @@ def _costs(job: Job, rows: Rows, partitions: dict[int, Partition], speeds: Calib
     classes_only = len(rows.groups.items) == len(rows.schema(FINAL).classes)
     hidden = len(rows.groups.observable({c.name for c in rows.schema(FINAL).features})[0].items) < len(rows.groups.items)
     domains = rows.domain is not None
-    tried += baselines(job.draws, learner.needs.offset, hidden, classes_only, len(rows.schema(FINAL).classes), 0, domains)
+    can = domains, hasattr(learner, "retrained")
+    tried += baselines(job.draws, learner.needs.offset, hidden, classes_only, len(rows.schema(FINAL).classes), 0, *can)
     opening = [replace(candidate, share=job.share[0]) for candidate in openers(names, job.draws, regions, 0, domains=domains)]
     opening += [replace(candidate, share=share) for candidate in opening[:1] for share in job.share[1:]]
     tried += opening[: job.trials]

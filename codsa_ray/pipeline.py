@@ -248,6 +248,7 @@ def _search(job: Job, bench: Bench, generators: list[str], out: Folder, mark: st
         shares=job.share,
         corrected=learner.needs.negative and bench.classes > 0,
         domains=rows.domain is not None,
+        retrains=hasattr(learner, "retrained"),
     )
     table = Table(folder, job.task, bench.classes, np.array(rows.groups.mix), job.loss)
     before = len(folder.names())

@@ -15,6 +15,7 @@ from codsa_ray.rows import FINAL
 ONE = {
     "plain": "fit on all rows",
     "weights": "fit on all rows with `_weight` as sample weights",
+    "retrained": "fit on all rows; then fit the last layer again, alone, on rows that taught no other, with `_weight` as sample weights",
     "loss": "fit on all rows with the log share of each label added to its score while training and left out when predicting",
     "cells": "fit on all rows with `_region` as the target, one label per cell, in the order of `cells`",
     "undersampled": "fit on at most {most} random rows of every `_region`",
@@ -38,7 +39,7 @@ def real_weights(candidate: Candidate, counts: np.ndarray, labels: np.ndarray) -
         counts: (G,) training rows. labels: (G,) class of each group (anything where the candidate does not weigh by class).
     """
     counts = np.maximum(counts, 1).astype(float)
-    if candidate.kind != "weights":
+    if candidate.kind not in ("weights", "retrained"):
         return np.ones(len(counts))
     cell = np.bincount(labels, counts)[labels] if candidate.by == "class" else counts
     factor = cell**-candidate.strength

@@ -1,7 +1,8 @@
 """Trial: one candidate trained on one fold and scored on its held-out rows, corrected by its own training weights; draws nothing."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -24,12 +25,14 @@ class Mix:
         y: (n,) class ids (group ids for joint cells), or values.
         weight: (n,) > 0, or of any sign (corrected_synthesis).
         group: (n,) groups.
+        first: (n,) weights of all layers but the last, where that is trained again on `weight`; None: there is one training.
     """
 
     X: np.ndarray
     y: np.ndarray
     weight: np.ndarray
     group: np.ndarray
+    first: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,10 @@ def mixes(bench: Bench, candidate: Candidate, fold: int) -> Iterator[Mix]:
             yield _undersampled(base, candidate.ratio, rng)
         else:
             mix = _resampled(base, rng) if candidate.fits > 1 else base
-            yield _weighted(mix, candidate) if candidate.kind == "weights" else mix
+            if candidate.kind == "retrained":
+                yield replace(_weighted(mix, candidate), first=mix.weight)
+            else:
+                yield _weighted(mix, candidate) if candidate.kind == "weights" else mix
 
 
 def _with_synthetic(bench: Bench, candidate: Candidate, fold: int, draw: int, real: Mix) -> Mix:
@@ -171,7 +177,11 @@ def _fit(bench: Bench, candidate: Candidate, fold: int, index: int, mix: Mix, he
     # The seed leaves the candidate out: two candidates differ by their rows, not by their luck.
     seed = seed_of(bench.rows.seed, "learner", fold, index)
     try:
-        predictor = learner.fit(mix.X, mix.y, mix.weight, classes=outputs, seed=seed, offset=offset)
+        if mix.first is not None:
+            again: Any = learner
+            predictor = again.retrained(mix.X, mix.y, mix.first, mix.weight, classes=outputs, seed=seed)
+        else:
+            predictor = learner.fit(mix.X, mix.y, mix.weight, classes=outputs, seed=seed, offset=offset)
         return np.asarray(predictor.scores(held.X), dtype=np.float64)
     except CandidateError as error:
         raise CandidateError(f"{candidate.name}: {error}") from error

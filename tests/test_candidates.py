@@ -54,12 +54,20 @@ def test_candidates_without_synthesis_hold_every_control_the_design_names() -> N
     assert len(set(names)) == len(names)
 
 
+def test_a_last_layer_is_trained_again_where_the_learner_has_one_and_there_are_groups() -> None:
+    for classes_only, retrains in ((False, True), (True, True), (False, False)):
+        names = [c.name for c in baselines(5, True, False, classes_only, 2, 0, retrains=retrains)]
+        wanted = ["last layer again, group weights full", "last layer again, group weights full, bag of 5"]
+        assert [name for name in names if "last layer" in name] == (wanted if retrains and not classes_only else [])
+
+
 @pytest.mark.parametrize(
     ("candidate", "form", "level"),
     [
         (Candidate(), "raw", "leave"),
         (Candidate(), "calibrated", "correct"),
         (Candidate("weights", by="class", strength=1.0), "offset", "reweight"),
+        (Candidate("retrained", by="group", strength=1.0), "offset", "reweight"),
         (Candidate(fits=5), "offset", "bag"),
         (Candidate("synthetic", gamma=1.0), "offset", "augment"),
     ],

@@ -8,7 +8,7 @@ import torch
 
 from codsa_ray.bias import bias_corrected, smote
 from codsa_ray.errors import CandidateError
-from codsa_ray.learners.mlp import Mlp, Rows, _initial, _loss, forward, set_aside
+from codsa_ray.learners.mlp import Classifier, Mlp, Rows, _initial, _loss, forward, set_aside
 
 
 def ring(n=400, seed=0):
@@ -147,3 +147,36 @@ def test_rows_that_are_not_numbers_are_a_reason():
     X[:, 0] = np.nan
     with pytest.raises(CandidateError, match="held-out loss is nan"):
         Mlp.tiny().fit(X, y, weight, classes=2, seed=0)
+
+
+def leaning(n: int = 900, rare: int = 30, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(X, y, group): the label shows weakly in one column, strongly in another - but there the other way round in `rare` of each class."""
+    rng = np.random.default_rng(seed)
+    y, odd = np.arange(n) % 2, np.arange(n) < 2 * rare
+    place = np.where(odd, 1 - y, y)
+    X = np.column_stack([rng.normal(y, 0.7), rng.normal(3 * place, 0.7), rng.normal(size=n)]).astype(np.float32)
+    return X, y.astype(np.int64), (2 * y + place).astype(np.int64)
+
+
+def worst(fitted: Classifier, rows: tuple[np.ndarray, np.ndarray, np.ndarray]) -> float:
+    X, y, group = rows
+    losses = -fitted.scores(X)[np.arange(len(y)), y]
+    return max(losses[group == g].mean() for g in range(4))
+
+
+def test_a_last_layer_trained_again_on_even_groups_costs_the_worst_group_less() -> None:
+    X, y, group = leaning()
+    even, whole = 1 / np.bincount(group)[group], np.ones(len(y))
+    mlp = Mlp.tiny()
+    plain, again = mlp.fit(X, y, whole, classes=2, seed=0), mlp.retrained(X, y, whole, even, classes=2, seed=0)
+    new = leaning(4000, 1000, seed=1)
+    assert worst(again, new) < 0.7 * worst(plain, new)
+    for before, after in zip(plain.layers[:-2], again.layers[:-2], strict=True):
+        assert np.array_equal(before, after)
+    assert not np.array_equal(plain.layers[-2], again.layers[-2])
+
+
+def test_one_class_has_no_last_layer_to_train() -> None:
+    X, y, _ = leaning(40, 4)
+    fitted = Mlp.tiny().retrained(X, np.zeros_like(y), np.ones(40), np.ones(40), classes=2, seed=0)
+    assert np.allclose(np.exp(fitted.scores(X))[:, 0], 1, atol=1e-3)

@@ -18,7 +18,7 @@ from codsa_ray.trial import mixes, run_trial
 
 from runs import job, patients, rows_of, written
 
-EVERY = [Candidate(), *baselines(3, offset=True, cells=True, groups_are_classes=False, classes=2, variant=0)]
+EVERY = [Candidate(), *baselines(3, offset=True, cells=True, groups_are_classes=False, classes=2, variant=0, retrains=True)]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from codsa_ray.errors import CandidateError
 from codsa_ray.fitdata import REGION
 from codsa_ray.learners.forest import Forest
 from codsa_ray.learners.logistic import Logistic
+from codsa_ray.learners.mlp import Mlp
 from codsa_ray.pipeline import run
 from codsa_ray.rows import FINAL
 from codsa_ray.seeds import seed_of
@@ -44,6 +45,17 @@ def bench(ray: None, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.fixture
 def drawn(bench: Bench) -> Candidate:
     return Candidate("synthetic", DRAWS, generator=next(iter(bench.pools))[0], gamma=0.5, row_weight=0.2)
+
+
+def test_a_last_layer_alone_is_trained_on_group_weights(bench: Bench) -> None:
+    candidate = Candidate("retrained", by="group", strength=1.0)
+    mix, plain = only(bench, candidate), only(bench, Candidate())
+    assert mix.first is not None
+    assert mix.first.tolist() == plain.weight.tolist()
+    assert mix.weight.tolist() == only(bench, replace(candidate, kind="weights")).weight.tolist()
+    again = replace(bench, learner=Mlp.tiny(), memory={}, cache=f"{bench.cache}-mlp")
+    found = run_trial(again, candidate, 0)
+    assert not np.array_equal(found.raw, run_trial(again, Candidate(), 0).raw)
 
 
 def only(bench: Bench, candidate: Candidate, fold: int = 0) -> Mix:

@@ -34,6 +34,7 @@ class Space:
         shares: of every region's rows, what a generator may learn from alone (1: generator and learner both see all).
         corrected: the learner takes negative weights, so bias-corrected synthesis (bias.py) can be tried.
         domains: there are rows of other domains beside the target's.
+        retrains: see candidates.baselines.
     """
 
     variants: int
@@ -49,7 +50,9 @@ class Space:
     theory: tuple[tuple[str, float], ...] = ()
     shares: tuple[float, ...] = (1.0,)
     corrected: bool = False
-    domains: bool = field(default=False, repr=False)  # a run's name for its search does not change where there are none
+    # A finished search by the clock keeps its name, and so what it asked for.
+    domains: bool = field(default=False, repr=False)
+    retrains: bool = field(default=False, repr=False)
 
 
 def strategy(space: Space) -> Batches:
@@ -62,7 +65,8 @@ def strategy(space: Space) -> Batches:
     plain = [Candidate(variant=v) for v in range(space.variants)]
     losses = yield plain
     variant = min(range(space.variants), key=lambda v: (losses[plain[v].id], v))
-    yield baselines(space.draws, space.offset, space.cells, space.groups_are_classes, space.classes, variant, space.domains)
+    of = space.offset, space.cells, space.groups_are_classes, space.classes
+    yield baselines(space.draws, *of, variant, space.domains, space.retrains)
     if not space.generators or not space.trials or (space.regions.gap == 0 and not needs_eta(space.regions)):
         return
     first = openers(list(space.generators), space.draws, space.regions, variant, dict(space.theory), space.domains)
