@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all lint types claims bench-main bench-speed bench-overhead bench-decisions bench-generators bench-where bench-shifts bench-scale bench-gpu audit rivals prior chaos clean
+.PHONY: demo test test-all lint types claims bench-main bench-speed bench-overhead bench-decisions bench-generators bench-where bench-modalities bench-shifts bench-scale bench-gpu audit rivals prior chaos clean
 
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
@@ -42,6 +42,9 @@ bench-generators: $(READY)
 
 bench-where: $(READY)
 	$(BIN)/python -m benchmarks.where
+
+bench-modalities: $(READY)
+	$(BIN)/python -m benchmarks.modalities
 
 bench-shifts: $(READY)
 	$(BIN)/python -m benchmarks.shifts

@@ -14,7 +14,7 @@ from scipy.stats import t as student
 
 from codsa_ray import decide as rule
 from codsa_ray.risk import estimate
-from codsa_ray.verdict import Entry
+from codsa_ray.verdict import CONFIDENCE, Entry
 
 PLAIN, SYNTHETIC, RESAMPLES = 20, 60, 150
 ENTRIES = [Entry(f"plain {i}", "correct") for i in range(PLAIN)] + [Entry(f"synthetic {i}", "augment", i + 1) for i in range(SYNTHETIC)]
@@ -63,8 +63,8 @@ def lower_bounds(losses: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarra
     gain = rule._gain(bench, ENTRIES, RESAMPLES, seed)
     best = bench.losses[np.argmin(bench.means[:PLAIN])] - bench.losses[PLAIN + np.argmin(bench.means[PLAIN:])]
     pair = estimate(best, groups, mix)
-    reach = student.ppf((1 + rule.CONFIDENCE) / 2, pair.df[0]) * pair.se[0]
-    percentile = np.quantile(_out_of_bag(bench, seed), (1 - rule.CONFIDENCE) / 2)
+    reach = student.ppf((1 + CONFIDENCE) / 2, pair.df[0]) * pair.se[0]
+    percentile = np.quantile(_out_of_bag(bench, seed), (1 - CONFIDENCE) / 2)
     return np.array([pair.mean[0] - reach, percentile, gain.mean - reach, gain.low])
 
 

@@ -148,6 +148,12 @@ def _search_options(command: argparse.ArgumentParser) -> None:
     add(
         "--repeats", type=int, metavar="R", help="cuts into folds for what is still in the running (default: 1, or 3 where a group is thin)"
     )
+    add(
+        "--confidence",
+        type=float,
+        metavar="P",
+        help="how sure the gain of synthesis must be before the verdict is augment (default 0.95; 0: any estimated gain)",
+    )
     add("--prior", action="store_true", help="choose by losses shrunk towards what earlier data sets showed (see docs/options.md)")
 
 
@@ -190,6 +196,7 @@ def job_of(options: argparse.Namespace) -> Job:
         "gpus",
         "least_gpus",
         "max_hours",
+        "confidence",
     )
     given: dict[str, Any] = {name: getattr(options, name) for name in one if getattr(options, name) is not None}
     given |= {name: tuple(getattr(options, name)) for name in many if getattr(options, name)}

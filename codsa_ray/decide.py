@@ -12,12 +12,11 @@ from codsa_ray.errors import InternalError
 from codsa_ray.prior import Belief, Shrunk, ratio_noise
 from codsa_ray.risk import Estimate, estimate, group_means, row_weights, strata_of
 from codsa_ray.seeds import rng_of
-from codsa_ray.verdict import LEVELS, Entry, Gain, GroupLoss, Learned, Level, Verdict
+from codsa_ray.verdict import CONFIDENCE, LEVELS, Entry, Gain, GroupLoss, Learned, Level, Verdict
 
 __all__ = ["Entry", "Gain", "GroupLoss", "Level", "Verdict", "decide"]
 
 RESAMPLES = 1000
-CONFIDENCE = 0.95
 CAUTION = 1.0  # standard errors of the difference to plain correction that an entry is taken to be worse than it looks
 CHUNK = 2_000_000  # cells of one block of (resamples, rows): 16 MB
 REDRAWS = 200
@@ -34,6 +33,7 @@ def decide(
     units: np.ndarray | None = None,
     names: Sequence[str] | None = None,
     belief: Belief | None = None,
+    confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Verdict:
@@ -41,21 +41,20 @@ def decide(
 
     Entries are compared by loss plus CAUTION standard errors of its paired difference to plain correction (`_reference`): among
     dozens, the lowest loss is mostly luck where rare rows are few (docs/benchmarks/decisions.md).
-    `augment` when the lower bound of the gain is above 0: then the smallest synthetic size whose paired difference to the best is within
-    one standard error. Else the simplest level whose best entry is within one standard error of the best entry without synthesis and
-    costs at most NEGLIGIBLE of its loss: with few rare rows an error bar alone would let through what costs half as much again.
-    The interval holds for these fits: it covers which rows were scored, not what other fits of the same candidates would have given.
+    `augment` when the gain's lower bound at `confidence` is above 0: then the smallest synthetic size within one standard error of the
+    best. Else the simplest level whose best entry is within one standard error of the best without synthesis and costs at most NEGLIGIBLE
+    of its loss: with few rare rows an error bar alone lets through what costs half as much again. Errors are those of paired differences,
+    and the interval covers which rows were scored, not what other fits of the same candidates would have given.
 
     Args:
         losses: (n, M) out-of-fold losses; average over repeats before.
         groups: (n,) ints, -1 for rows of no group, which are left out and counted.
         mix: (G,) target mix.
         entries: M entries, at least one without synthesis.
-        units: (n,) ids of what was sampled together (patients), or None.
-        names: (G,) names of the groups, for sentences.
+        units: (n,) ids of what was sampled together (patients), or None. names: (G,) of the groups, for sentences.
         belief: what earlier data sets say of these entries: choices are then made on losses shrunk towards it, scored as they are.
-        resamples: bootstrap resamples.
-        seed: of the resamples.
+        confidence: of the interval that must lie above 0; the one that is told is CONFIDENCE's.
+        resamples, seed: of the bootstrap.
 
     Raises:
         InternalError: shapes that do not fit, a loss that is not finite, no entry without synthesis, no row in the mix.
@@ -66,8 +65,7 @@ def decide(
     inside, among = groups[kept], None if units is None else units[kept]
     judged, lone = _judged(inside, np.asarray(mix, dtype=np.float64), among)
     bench = _Bench.of(losses[kept], inside, judged, among, _reference(entries), belief)
-    silent = judged[~lone].sum() == 0
-    base, best, gain, chosen = _chosen(bench, entries, silent, resamples, seed)
+    base, best, gain, chosen = _chosen(bench, entries, judged[~lone].sum() == 0, confidence, resamples, seed)
     leave = bench.among(entries, "leave")
     return Verdict(
         kind=entries[chosen].level,
@@ -83,17 +81,20 @@ def decide(
         rows=len(inside),
         excluded=int((~kept).sum()),
         learned=bench.learned(entries, chosen, (base, best)),
+        confidence=confidence,
         notes=_notes(inside, np.asarray(mix), among, lone, names, int((~kept).sum())),
     )
 
 
-def _chosen(bench: "_Bench", entries: Sequence[Entry], silent: bool, resamples: int, seed: int) -> tuple[int, int | None, Gain | None, int]:
+def _chosen(
+    bench: "_Bench", entries: Sequence[Entry], silent: bool, confidence: float, resamples: int, seed: int
+) -> tuple[int, int | None, Gain | None, int]:
     """(best entry without synthesis, best with it, the gain, the verdict's entry); no gain where nothing can be scored out of bag."""
     plain, with_synthesis = _sides(entries)
     base = bench.lowest(plain)
     best = bench.lowest(with_synthesis) if with_synthesis else None
     gain = None if best is None or silent else _gain(bench, entries, resamples, seed)
-    if gain is not None and best is not None and gain.low > 0:
+    if gain is not None and best is not None and gain.beyond(confidence):
         return base, best, gain, bench.smallest(entries, with_synthesis, best, base)
     return base, best, gain, bench.simplest(entries, base)
 

@@ -12,6 +12,7 @@ from codsa_ray.errors import SettingError
 from codsa_ray.filesystem import refuse_credentials
 from codsa_ray.plugins import make, name_of, restore, settings_of
 from codsa_ray.risk import task_of
+from codsa_ray.verdict import CONFIDENCE
 
 GENERATORS = ("sequential_trees", "tabular_diffusion")
 AUTO = ("sequential_trees", "tabular_diffusion:continuous=0.5", "interpolation", "bootstrap")
@@ -47,6 +48,8 @@ class Job:
         draws: independent draws, and fits of a bag.
         folds: cross-validation folds; None chooses by size.
         repeats: cuts into folds on which the candidates still in the running are scored; None: one, or more where a group is thin.
+        confidence: of the interval of the gain that has to lie above 0 before the verdict is `augment`, in [0, 1); at 0 any estimated
+            gain is enough.
         prior: choices are made on losses shrunk towards what earlier data sets showed, not by these rows alone.
         trials: synthetic candidates.
         budget: the same as a word ("60"), or seconds of search ("300s", then not reproducible); "" leaves it to `trials`.
@@ -87,6 +90,7 @@ class Job:
     folds: int | None = None
     repeats: int | None = None
     prior: bool = False
+    confidence: float = CONFIDENCE
     trials: int = 24
     budget: str = ""
     out: str = "codsa-run"
@@ -110,6 +114,8 @@ class Job:
         for name, least in (("draws", 1), ("trials", 0), ("workers", 0), ("least_gpus", 0), ("seed", 0), ("smallest", 1)):
             if getattr(self, name) < least:
                 raise SettingError(f"--{name.replace('_', '-')} of at least {least}", str(getattr(self, name)), "give a larger number")
+        if not 0 <= self.confidence < 1:
+            raise SettingError("--confidence of 0 or more, under 1", str(self.confidence), "leave it out, or write for instance 0.9")
         if not 0 <= self.max_hours < float("inf"):
             raise SettingError("--max-hours of 0 or more", str(self.max_hours), "leave it out to run to the end")
         if self.repeats is not None and not 1 <= self.repeats <= 20:

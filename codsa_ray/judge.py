@@ -12,6 +12,7 @@ from codsa_ray.errors import InternalError
 from codsa_ray.outcomes import Outcome, Table, Truth
 from codsa_ray.prior import Belief
 from codsa_ray.risk import estimate, row_weights
+from codsa_ray.verdict import CONFIDENCE
 
 HOPELESS = 3.0
 NEVER_SHIPPED = "corrected_synthesis"  # signed rows of an encoding cannot be written as a table (bias.py)
@@ -70,6 +71,7 @@ def decide_run(
     seed: int,
     believe: Believe | None = None,
     again: Sequence[Table] = (),
+    confidence: float = CONFIDENCE,
 ) -> Decision:
     """The verdict over stored out-of-fold losses (design law 4).
 
@@ -78,6 +80,7 @@ def decide_run(
         names: of the groups.
         tuned: the learner's variant that did best without synthesis.
         believe: what earlier data sets say of the entries, or None to go by these rows alone.
+        confidence: see `decide`.
         again: scores on further cuts of the same rows; a row's loss is the mean over the cuts on which the candidate was scored.
     """
     truth, mix = table.truth, table.mix
@@ -92,7 +95,7 @@ def decide_run(
         for c, form in pairs
     )
     belief = believe(pairs) if believe else None
-    verdict = decide(L, truth.group, mix, entries, units=truth.unit, names=names, belief=belief, seed=seed)
+    verdict = decide(L, truth.group, mix, entries, units=truth.unit, names=names, belief=belief, confidence=confidence, seed=seed)
     pair_of = dict(zip(entries, pairs, strict=True))
     best = pair_of[verdict.best] if verdict.best else None
     return Decision(verdict, tuple(pairs), L, pair_of[verdict.chosen], pair_of[verdict.base], best)

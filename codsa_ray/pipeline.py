@@ -277,7 +277,7 @@ def _decide(job: Job, bench: Bench, table: Table, out: Folder, mark: str, clock:
         return Prior.shipped().belief(name_of(learner), pairs, smallest) if job.prior else None
 
     def decided(again: list[Table]) -> Decision:
-        return decide_run(table, sizes, names, tuned, job.seed, believe, again)
+        return decide_run(table, sizes, names, tuned, job.seed, believe, again, job.confidence)
 
     decision, repeats = decided([]), repeats_for(job.repeats, bench.rows)
     if repeats > 1:

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from codsa_ray.decide import CONFIDENCE
 from codsa_ray.risk import estimate, strata_of
 from codsa_ray.seeds import rng_of
-from codsa_ray.verdict import rounded_like
+from codsa_ray.verdict import CONFIDENCE, rounded_like
 
 LAWS = ("flat", "power", "plateau")  # simplest first
 RATES = np.geomspace(0.05, 32, 96)  # 32: over before an eighth of the start's rows is added

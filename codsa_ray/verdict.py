@@ -5,7 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
+CONFIDENCE = 0.95
 LEVELS = ("leave", "correct", "reweight", "bag", "augment")
 
 
@@ -52,6 +54,10 @@ class Gain:
     low: float
     high: float
     resamples: int
+
+    def beyond(self, confidence: float) -> bool:
+        """The lower bound of the interval of this confidence (of CONFIDENCE: `low`) is above 0; at 0 any estimated gain is."""
+        return self.mean - float(student.ppf((1 + confidence) / 2, self.df)) * self.se > 0
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,7 @@ class Verdict:
         rows, excluded: rows used, rows of no group.
         notes: sentences on what was left out and what is thin.
         learned: how much of the choice comes from earlier data sets, or None where only these data were asked.
+        confidence: that the gain had to have.
     """
 
     kind: str
@@ -122,6 +129,7 @@ class Verdict:
     excluded: int
     notes: tuple[str, ...]
     learned: Learned | None = None
+    confidence: float = CONFIDENCE
 
     def sentences(self) -> tuple[str, ...]:
         """Two plain sentences with numbers, then the notes."""
@@ -134,7 +142,7 @@ class Verdict:
             return (
                 f"Augment: {self.chosen.called} cut the balanced loss from {number(self.base_loss)}, the best of {plain} candidates without"
                 f" synthesis ({self.base.called}), to {number(self.loss)}; on rows that did not choose, the best with synthesis gains"
-                f" {number(self.gain.mean)} on the best without, 95 % interval {number(self.gain.low)} to {number(self.gain.high)}."
+                f" {number(self.gain.mean)} on the best without, {self._interval(number)}."
             )
         if self.kind == "leave":
             return (
@@ -158,9 +166,14 @@ class Verdict:
             return "Candidates with synthesis could not be judged: no group has two independent units."
         many = next(level.entries for level in self.levels if level.level == "augment")
         return (
-            f"The best of {many} candidates with synthesis ({self.best.called}) gains {number(self.gain.mean)}, 95 % interval"
-            f" {number(self.gain.low)} to {number(self.gain.high)}: not shown to help."
+            f"The best of {many} candidates with synthesis ({self.best.called}) gains {number(self.gain.mean)},"
+            f" {self._interval(number)}: not shown to help."
         )
+
+    def _interval(self, number: Callable[[float], str]) -> str:
+        assert self.gain is not None
+        asked = "" if self.confidence == CONFIDENCE else f" (a confidence of {100 * self.confidence:g} % was asked for)"
+        return f"{100 * CONFIDENCE:g} % interval {number(self.gain.low)} to {number(self.gain.high)}{asked}"
 
     def _third(self) -> tuple[str, ...]:
         if self.learned is None:

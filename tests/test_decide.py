@@ -46,6 +46,18 @@ def test_the_interval_covers_a_true_gain_of_0_which_the_losses_themselves_flatte
     assert np.mean(apparent) > 2.6 * np.std(apparent) / np.sqrt(len(gains))
 
 
+def test_at_a_confidence_of_nothing_any_estimated_gain_is_enough(nulls: list[Verdict]) -> None:
+    for v in nulls:
+        assert v.gain is not None
+        assert v.gain.beyond(0.95) == (v.gain.low > 0)
+        assert v.gain.beyond(0.0) == (v.gain.mean > 0)
+        assert v.gain.beyond(0.0) or not v.gain.beyond(0.5)
+    verdict = decide(losses(np.random.default_rng(3)), GROUPS, MIX, ENTRIES, resamples=100, confidence=0.0)
+    assert (verdict.kind == "augment") == (verdict.gain is not None and verdict.gain.mean > 0)
+    assert "a confidence of 0 % was asked for" in " ".join(verdict.sentences())
+    assert Verdict.from_json(verdict.to_json()) == verdict
+
+
 def test_one_better_entry_among_sixty_is_mostly_found_with_fifty_rare_rows() -> None:
     rng = np.random.default_rng(12)
     groups = np.repeat(np.arange(8), [50, 50] + [140] * 6)

@@ -16,7 +16,7 @@ from codsa_ray.audit.drawn import audit
 from codsa_ray.audit.fidelity import fidelity
 from codsa_ray.audit.marginals import kolmogorov, marginal
 from codsa_ray.audit.picks import even, mixed_like, pick, region_of, thin
-from codsa_ray.audit.two_sample import _se, two_sample
+from codsa_ray.audit.two_sample import auc_error, two_sample
 from codsa_ray.fitdata import REGION
 
 from tables import mixed_table
@@ -136,7 +136,7 @@ def test_the_standard_error_of_the_auc_is_about_its_spread() -> None:
     rng = np.random.default_rng(5)
     y = np.repeat([0, 1], 150)
     found = [roc_auc_score(y, rng.normal(size=300) + 0.6 * y) for _ in range(400)]
-    assert _se(float(np.mean(found)), 150) == pytest.approx(np.std(found), rel=0.15)
+    assert auc_error(float(np.mean(found)), 150) == pytest.approx(np.std(found), rel=0.15)
 
 
 def test_too_few_rows_are_not_tested() -> None:
@@ -157,8 +157,9 @@ def test_an_audit_is_plain_data_and_the_same_each_time() -> None:
     drawn = FRESH.slice(0, 300)
     first, second = (audit(TABLE, mixed_table(400, 2)[0], drawn, SCHEMA, REGIONS, 3) for _ in range(2))
     assert json.dumps(first, sort_keys=True, allow_nan=False) == json.dumps(second, sort_keys=True, allow_nan=False)
-    assert set(first) == {"fidelity", "privacy", "sample", "pictures"}
+    assert set(first) == {"fidelity", "privacy", "sample", "pictures", "images", "texts", "text_quality"}
 
 
 def test_an_audit_of_no_rows_says_nothing() -> None:
-    assert audit(TABLE, FRESH, FRESH.slice(0, 0), SCHEMA, REGIONS, 0) == {"fidelity": {}, "privacy": {}, "sample": [], "pictures": None}
+    nothing = {"fidelity": {}, "privacy": {}, "sample": [], "pictures": None, "images": [], "texts": [], "text_quality": {}}
+    assert audit(TABLE, FRESH, FRESH.slice(0, 0), SCHEMA, REGIONS, 0) == nothing

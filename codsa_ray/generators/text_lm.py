@@ -12,10 +12,11 @@ What differs and why:
 - Drawn texts pass a gate (nn/text_gate.py): copies of training texts and texts that another region would rather have said are drawn
   again, and counted; the cuts are such that `confidence` of real texts that the measure has not seen pass.
 
-Cost per step, small: batch x tokens x (12 blocks W^2 + W vocabulary) multiplications to fit; per drawn token the same for one row; 4 bytes
-a token of training texts. With a base: 2 per weight and token to draw, three times that to fit, and 4 bytes x vocabulary per token of
-a step's part. Not for: more than some ten thousand texts on CPUs, where the small one learns words and little else and a base is slow;
-texts whose meaning matters more than their words. A base may have read the texts before: what looks new may be memory.
+Cost per step, small: batch x tokens x (12 blocks W^2 + W vocabulary) multiplications to fit; per drawn token the same for one row (some 90
+texts of 60 tokens a second and core with the defaults); 4 bytes a token of training texts. With a base: 2 per weight and token to draw,
+three times that to fit, and 4 bytes x vocabulary per token of a step's part. Not for: more than some ten thousand texts on CPUs, where
+the small one learns words and little else and a base is slow; texts whose meaning matters more than their words. A base may have read
+the texts before: what looks new may be memory.
 """
 
 from dataclasses import asdict, dataclass, replace

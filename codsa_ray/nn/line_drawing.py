@@ -43,15 +43,15 @@ class LineDrawing:
         for place in range(columns.shape[1]):
             first, past = self.rows.column(place)
             void = int(self.rows.void[region, place])
-            columns[:, place] = first + (void if void >= 0 else picks(scores[:, first:past], 1.0, rng))
+            columns[:, place] = first + (void if void >= 0 else picks(scores[:, first:past], 1.0, rng.random(count, dtype=np.float32)))
             scores = reading.feed([(int(token),) for token in columns[:, place]])
         texts: list[list[list[int] | None]] = []
         for place in range(len(self.rows.texts)):
             allowed = partial(self._allowed, null=float(self.rows.nulls[region, place]))
-            found = words(reading, scores, np.ones(count, dtype=bool), allowed, (END, NULL), self.temperature, rng)
+            last = place + 1 == len(self.rows.texts)
+            found = words(reading, scores, np.ones(count, dtype=bool), allowed, (END, NULL), self.temperature, rng, last)
             texts.append([None if end == NULL else own for own, end in zip(found.words, found.ends, strict=True)])
-            # The last text of a row ends it: nothing is read any more.
-            scores = found.scores if place + 1 == len(self.rows.texts) else reading.feed([(int(end),) for end in found.ends])
+            scores = found.scores if last else reading.feed([(int(end),) for end in found.ends])
         return columns, texts
 
     def _allowed(self, step: int, null: float) -> np.ndarray:

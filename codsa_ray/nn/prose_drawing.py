@@ -61,6 +61,7 @@ class ProseDrawing:
                 (end,),
                 self.temperature,
                 rng,
+                place + 1 == len(self.rows.texts),
             )
             texts.append([own if on else None for own, on in zip(found.words, there, strict=True)])
             before = [(end,) if on else begun for begun, on in zip(before, there, strict=True)]

@@ -58,6 +58,13 @@ class Reading:
         self.past = told.past_key_values if self.cached else None
         return told.logits[:, -1].float()
 
+    def only(self, rows: np.ndarray) -> None:
+        """Reads on with these rows alone."""
+        index = torch.from_numpy(rows).to(self.tokens.device)
+        self.rows, self.tokens, self.kept = len(rows), self.tokens[index], self.kept[index]
+        if self.past is not None:
+            self.past.batch_select_indices(index)
+
     def level(self, tokens: Sequence[Tokens]) -> Tensor:
         """The same of rows that differ in how many they are given: those given any all have log-odds that mean something."""
         lengths = {len(own) for own in tokens if own}

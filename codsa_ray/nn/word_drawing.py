@@ -18,7 +18,7 @@ class Drawn:
     Args:
         words: of each, without its end.
         ends: (n,) the token that each ended with.
-        scores: (n, vocabulary) log-odds after the last word that was fed; ends are not.
+        scores: log-odds after the last word that was fed, of the rows that were still read; ends are not.
     """
 
     words: list[list[int]]
@@ -34,6 +34,7 @@ def words(
     ends: tuple[int, ...],
     temperature: float,
     rng: np.random.Generator,
+    last: bool,
 ) -> Drawn:
     """Draws until every text has come to an end; those that have wait until the longest has.
 
@@ -45,23 +46,28 @@ def words(
         ends: tokens that end a text.
         temperature: log-odds are divided by it.
         rng: of the choices.
+        last: nothing is read after these texts, so that rows whose text has ended need not be read on.
     """
     found: list[list[int]] = [[] for _ in going]
-    going, last, step = going.copy(), np.full(len(going), ends[0], dtype=np.int64), 0
+    going, came, live, step = going.copy(), np.full(len(going), ends[0], dtype=np.int64), np.arange(len(going)), 0
     while going.any():
-        among = allowed(step)
-        picked = among[picks(scores[:, among], temperature, rng)]
+        among, picked = allowed(step), np.zeros(len(going), dtype=np.int64)
+        # One number for every row there was, so that what is drawn does not depend on which are still read.
+        chance = rng.random(len(going), dtype=np.float32)[live]
+        picked[live] = among[picks(scores[:, among], temperature, chance)]
         over = going & np.isin(picked, ends)
-        last[over], going = picked[over], going & ~over
+        came[over], going = picked[over], going & ~over
         for row in np.flatnonzero(going):
             found[row].append(int(picked[row]))
+        if last and going.any() and going.sum() <= len(live) // 2:
+            reading.only(np.flatnonzero(going[live]))
+            live = np.flatnonzero(going)
         if going.any():
-            scores = reading.feed([(int(token),) if on else () for token, on in zip(picked, going, strict=True)])
+            scores = reading.feed([(int(picked[row]),) if going[row] else () for row in live])
         step += 1
-    return Drawn(found, last, scores)
+    return Drawn(found, came, scores)
 
 
-def picks(scores: Tensor, temperature: float, rng: np.random.Generator) -> np.ndarray:
-    """(n,) places drawn by (n, L) log-odds."""
-    chance = torch.from_numpy(rng.random(len(scores), dtype=np.float32)).to(scores.device)
-    return np.asarray(chosen(scores.float() / temperature, chance).cpu().numpy())
+def picks(scores: Tensor, temperature: float, chance: np.ndarray) -> np.ndarray:
+    """(n,) places drawn by (n, L) log-odds with (n,) float32 uniform numbers."""
+    return np.asarray(chosen(scores.float() / temperature, torch.from_numpy(chance).to(scores.device)).cpu().numpy())

@@ -14,7 +14,6 @@ from codsa_ray.audit.images import MOST_ROWS, images
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
 from codsa_ray.clock import Stage
-from codsa_ray.decide import CONFIDENCE
 from codsa_ray.errors import CandidateError
 from codsa_ray.fitdata import REGION
 from codsa_ray.folder import Folder
@@ -29,6 +28,7 @@ from codsa_ray.report.scored import Scored
 from codsa_ray.report.why import why
 from codsa_ray.rows import FINAL
 from codsa_ray.shipped import correction_of
+from codsa_ray.verdict import CONFIDENCE
 
 AUDIT_ROWS = 5_000
 PACKAGES = ("codsa-ray", "ray", "torch", "pyarrow", "pandas", "numpy", "scikit-learn", "xgboost")
