@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from codsa_ray.fitdata import REGION, ROW
 from codsa_ray.folder import Folder
+from codsa_ray.picture import encoded
 from codsa_ray.regions import Region, Regions
 from codsa_ray.schema import Column, Schema
 
@@ -87,6 +88,15 @@ def mixed_table(n: int = 600, seed: int = 0) -> tuple[pa.Table, Schema, Regions]
     return with_regions(table, "label", ("label", "sex"))
 
 
+def pictured(table: pa.Table, seed: int = 0) -> pa.Table:
+    """The table with `scan` before its other columns: grey pictures of 6 x 6, dark above where the label is "yes", a tenth of them null."""
+    rng = np.random.default_rng(seed)
+    bright = rng.integers(120, 200, (len(table), 6, 6, 1))
+    bright[np.asarray(table["label"]) == "yes", :3] -= 100
+    files = [None if rng.random() < 0.1 else encoded(pixels.astype(np.uint8)) for pixels in bright]
+    return table.add_column(0, "scan", pa.array(files, pa.binary()))
+
+
 def with_regions(table: pa.Table, target: str, by: tuple[str, ...], task: str = "classification") -> tuple[pa.Table, Schema, Regions]:
     """Adds `_region` and `_row` to a canonical table; regions are the non-empty cells of the columns `by`, which they fix."""
     schema = schema_of(table, target, task)
@@ -126,7 +136,7 @@ def _column(name: str, values: pa.ChunkedArray) -> Column:
     if kind == "categorical":
         counts = {item["values"]: item["counts"] for item in pc.value_counts(known.combine_chunks()).to_pylist()}
         return Column(name, kind, str(values.type), categories=tuple(sorted(counts, key=lambda v: (-counts[v], v))), nulls=nulls)
-    if kind == "boolean" or not len(known):
+    if kind in ("boolean", "image") or not len(known):
         return Column(name, kind, str(values.type), nulls=nulls)
     numbers = known.cast(pa.int64()).to_numpy() if kind == "datetime" else known.to_numpy()
     places = next((p for p in range(7) if np.array_equal(np.round(numbers, p), numbers)), None) if kind == "numeric" else None
@@ -140,4 +150,6 @@ def _kind(type: pa.DataType) -> str:
         return "numeric"
     if pa.types.is_integer(type):
         return "integer"
+    if pa.types.is_binary(type):
+        return "image"
     return "boolean" if pa.types.is_boolean(type) else "categorical"

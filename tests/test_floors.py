@@ -36,7 +36,7 @@ OWN = {0.0, 1.0, 3.0, 4.0, 4.1, 5.0, 6.0}
 
 FACTS = {"numpy", "scipy", "pyarrow", "pandas", "safetensors", "sqlglot", "filelock", "PIL"}
 MODELS = {*FACTS, "torch", "sklearn", "imblearn", "xgboost", "threadpoolctl", "diffusers", "transformers", "peft"}
-THIRD_PARTY = {0: FACTS, 1: {*FACTS, "torch", "tokenizers", "transformers", "peft"}, 2: MODELS, 3: {*MODELS, "ray", "optuna"}}
+THIRD_PARTY = {0: FACTS, 1: {*FACTS, "torch", "tokenizers", "transformers", "peft", "diffusers"}, 2: MODELS, 3: {*MODELS, "ray", "optuna"}}
 THIRD_PARTY[4] = {*MODELS, "jinja2", "markupsafe"}
 THIRD_PARTY[5] = THIRD_PARTY[6] = {*THIRD_PARTY[4], "mlflow"}
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "imblearn": "imbalanced-learn", "mlflow": "mlflow-skinny", "PIL": "pillow"}

@@ -26,7 +26,7 @@ from codsa_ray.folder import Folder
 from codsa_ray.regions import Regions
 from codsa_ray.schema import Schema
 
-from tables import BIG, ODD, LocalWorker, digest, mixed_table, schema_of, with_regions
+from tables import BIG, ODD, LocalWorker, digest, mixed_table, pictured, schema_of, with_regions
 
 NAMES = [module.name for module in pkgutil.iter_modules(codsa_ray.generators.__path__)]
 SIGMAS = 5.0
@@ -46,8 +46,17 @@ def fit(name: str, table: pa.Table, schema: Schema, regions: Regions, seed: int 
 
 
 @cache
+def sample(name: str, rows: int = 600) -> tuple[pa.Table, Schema, Regions]:
+    """Every kind of column that the generator takes; pictures among them where it draws some."""
+    table, schema, regions = mixed_table(rows)
+    if "image" in class_of(name).tiny().needs.kinds:
+        return with_regions(pictured(without(table)), "label", ("label", "sex"))
+    return table, schema, regions
+
+
+@cache
 def fitted_folder(name: str) -> Folder:
-    return fit(name, *mixed_table())
+    return fit(name, *sample(name))
 
 
 @cache
@@ -77,7 +86,7 @@ def test_settings_are_frozen_and_survive_json(name: str) -> None:
 
 
 def test_a_block_has_exactly_the_rows_that_needs_states_and_the_columns_that_regions_do_not_fix(name: str) -> None:
-    _, schema, regions = mixed_table()
+    _, schema, regions = sample(name)
     for region in range(len(regions)):
         rows = fitted(name).block(region, 3)
         assert len(rows) == class_of(name).tiny().needs.block
@@ -85,7 +94,7 @@ def test_a_block_has_exactly_the_rows_that_needs_states_and_the_columns_that_reg
 
 
 def test_drawn_blocks_pass_the_schema_and_carry_the_region_s_constants(name: str) -> None:
-    table, schema, regions = mixed_table()
+    table, schema, regions = sample(name)
     for region, item in enumerate(regions.items):
         rows, redrawn = draw_block(fitted(name), schema, regions, region, 5)
         schema.check(rows)
@@ -121,7 +130,7 @@ def test_seeds_and_regions_make_the_rows(name: str) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_a_region_of_a_few_rows_is_drawn_or_refused_in_one_line(name: str, rows: int) -> None:
-    table = mixed_table()[0]
+    table = sample(name)[0]
     spare = np.flatnonzero(table[REGION].to_numpy() == 2)[rows:]
     table, schema, regions = with_regions(
         without(table.filter(pa.array(~np.isin(np.arange(len(table)), spare)))), "label", ("label", "sex")
@@ -139,7 +148,7 @@ def test_a_region_of_a_few_rows_is_drawn_or_refused_in_one_line(name: str, rows:
 
 
 def test_a_column_that_is_null_all_over_a_region_stays_so_there_alone(name: str) -> None:
-    table = mixed_table()[0]
+    table = sample(name)[0]
     region = table[REGION].to_numpy()
     table = blanked(blanked(table, "wage", region == 3), "job", region == 0)
     table, schema, regions = with_regions(without(table), "label", ("label", "sex"))
@@ -150,7 +159,7 @@ def test_a_column_that_is_null_all_over_a_region_stays_so_there_alone(name: str)
 
 
 def test_a_column_without_any_value_is_drawn_as_null(name: str) -> None:
-    table = mixed_table()[0]
+    table = sample(name)[0]
     for column in ("wage", "job", "member", "since", "big"):
         table = blanked(table, column, np.ones(len(table), dtype=bool))
     table, schema, regions = with_regions(without(table), "label", ("label", "sex"))
@@ -173,13 +182,13 @@ def test_integers_beyond_two_to_the_53_are_exact(name: str) -> None:
 def test_zones_and_bounds_of_datetimes_are_kept(name: str) -> None:
     drawn = draws(fitted(name), 1)["since"].drop_null()
     assert drawn.type == pa.timestamp("us", "UTC")
-    low, high = mixed_table()[1]["since"].low, mixed_table()[1]["since"].high
+    low, high = sample(name)[1]["since"].low, sample(name)[1]["since"].high
     stamps = drawn.cast(pa.int64()).to_numpy()
     assert low <= stamps.min() <= stamps.max() <= high
 
 
 def test_nulls_are_as_frequent_as_in_the_region(name: str) -> None:
-    table, schema, regions = mixed_table()
+    table, schema, regions = sample(name)
     for region, rows in enumerate(regions.counts):
         drawn, real = draws(fitted(name), region), table.filter(pa.array(table[REGION].to_numpy() == region))
         for column in drawn.column_names:
@@ -193,7 +202,7 @@ def test_hard_column_names_come_back(name: str) -> None:
 
 
 def test_categories_beyond_the_cap_are_never_drawn(name: str) -> None:
-    table, schema, regions = mixed_table()
+    table, schema, regions = sample(name)
     job = dataclasses.replace(schema["job"], categories=schema["job"].categories[:3], other=True)
     schema = dataclasses.replace(schema, columns=tuple(job if c.name == "job" else c for c in schema.columns))
     generator = class_of(name).tiny().load(fit(name, table, schema, regions))
@@ -202,7 +211,7 @@ def test_categories_beyond_the_cap_are_never_drawn(name: str) -> None:
 
 
 def test_a_numeric_target_is_drawn_like_any_column(name: str) -> None:
-    table, schema, regions = with_regions(without(mixed_table()[0]), ODD, ("sex",), "regression")
+    table, schema, regions = with_regions(without(sample(name)[0]), ODD, ("sex",), "regression")
     rows, _ = draw_block(class_of(name).tiny().load(fit(name, table, schema, regions)), schema, regions, 0, 5)
     schema.check(rows)
     assert len(set(rows[ODD].to_pylist())) > 20
@@ -210,9 +219,9 @@ def test_a_numeric_target_is_drawn_like_any_column(name: str) -> None:
 
 @pytest.mark.parametrize("kinds", [("categorical", "boolean"), ("numeric",), ("integer", "datetime")])
 def test_tables_of_one_kind_of_column_are_drawn(name: str, kinds: tuple[str, ...]) -> None:
-    table = without(mixed_table()[0])
+    table = without(sample(name)[0])
     schema = schema_of(table, "label")
-    table = table.select([c.name for c in schema.columns if c.kind in kinds or c.name in ("label", "sex")])
+    table = table.select([c.name for c in schema.columns if c.kind in (*kinds, "image") or c.name in ("label", "sex")])
     table, schema, regions = with_regions(table, "label", ("label", "sex"))
     generator = class_of(name).tiny().load(fit(name, table, schema, regions))
     for region in range(len(regions)):
@@ -231,5 +240,5 @@ def test_global_random_states_are_left_alone(name: str) -> None:
         return [repr(random.getstate()), repr(np.random.get_state(legacy=False)), torch.get_rng_state().numpy().tobytes().hex()]
 
     before = states()
-    class_of(name).tiny().load(fit(name, *mixed_table(200))).block(0, 1)
+    class_of(name).tiny().load(fit(name, *sample(name, 200))).block(0, 1)
     assert states() == before

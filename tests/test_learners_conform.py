@@ -13,15 +13,16 @@ import pytest
 
 import codsa_ray.learners
 from codsa_ray.contracts import Needs
+from codsa_ray.fitdata import REGION, ROW
 
-from tables import mixed_table
+from tables import mixed_table, pictured, with_regions
 
 NAMES = sorted(module.name for module in iter_modules(codsa_ray.learners.__path__))
 LEAST = np.log(1e-7)
 # Largest mean difference of probabilities between a weight of w and w copies. The logistic objective is the same; trees see other
 # penalties; a network sees other batches, and a forest other bootstrap samples.
-COPIES = {"logistic": 1e-5, "kotaro": 1e-5, "boosted": 0.03, "mlp": 0.08, "sklearn": 0.08}
-RANDOM = ("mlp", "transformer", "sklearn", "forest", "autoencoder")
+COPIES = {"logistic": 1e-5, "kotaro": 1e-5, "boosted": 0.03, "mlp": 0.08, "convnet": 0.08, "sklearn": 0.08}
+RANDOM = ("mlp", "convnet", "transformer", "sklearn", "forest", "autoencoder")
 
 
 def tiny(name):
@@ -93,6 +94,8 @@ def test_scores_are_normalised_log_probabilities(learner):
 def test_real_columns_go_through(learner):
     """Every kind of column with nulls, unseen levels and a constant: the learner's own encoder and fit take them and learn."""
     table, schema, _ = mixed_table(400)
+    if "image" in learner.needs.kinds:
+        table, schema, _ = with_regions(pictured(table.drop_columns([REGION, ROW])), "label", ("label", "sex"))
     train, test = table.slice(0, 300), table.slice(300)
     encoder = pickle.loads(pickle.dumps(learner.encoder(train, schema)))
     y = np.array([label == "yes" for label in table["label"].to_pylist()]).astype(np.int64)

@@ -116,5 +116,8 @@ def unpack_moments(optimizer: torch.optim.Optimizer, saved: Saved) -> None:
         index, _, slot = name.partition(".")
         like = parameters[int(index)] if slot != "step" else None
         rows = saved.take(f"optimizer/{name}", like)
+        if like is not None:
+            # In the parameter's own order of memory (channels last, for one): the fused optimizer walks both side by side.
+            rows = torch.empty_like(local(like), dtype=rows.dtype, device=rows.device).copy_(rows)
         state.setdefault(int(index), {})[slot] = rows if like is None else spread(rows, like)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,341 @@
+"""Image diffusion: pictures drawn by a denoiser told the region and the row's columns; a small one, or a base tuned; knows no cluster.
+
+Sources: Karras et al. 2022 (EDM: preconditioning, levels), Ho & Salimans 2022 (guidance), Lu et al. 2022b (DPM-Solver++), Peebles & Xie
+2023 (DiT), Hang et al. 2023 (min-SNR), Hu et al. 2022 (LoRA), Ruiz et al. 2023 (prior preservation: the base's own pictures in batches).
+What differs, and why:
+- A region is the sum of embeddings of its factors and one of its own, dropped more often, so that a rare one borrows.
+- The weights kept are averages (EMA) at the best loss on held-out pictures, weighted as balance would draw: the rare over-train first.
+- A square of `patch` pixels is one place of the network: half the cost at 28 x 28, and what CPUs can pay.
+- With `base` (a pipeline of diffusers: pixels or latents, Stable Diffusion's kind, DiT, Stable Diffusion 3's kind) the base keeps its
+  levels and what it predicts (noise, v, the picture, a velocity). One that reads is told the region as text ("label 3, sex F"), plus a
+  learned vector, which is all that others are told.
+
+Table columns beside the picture are those of real rows of the region, drawn again, and the picture is drawn for them: p(columns | region)
+is the training rows' own. So a row's columns are never new; to draw all columns of several kinds jointly is another method's business.
+Regions, columns and guidance need no words from the user. Guidance above 1 draws what is typical and costs diversity and twice the time;
+name the generator twice with different guidance, and the search weighs them like any two.
+
+Cost without a base, one core: some 3 ms a 28 x 28 picture and evaluation to draw, 9 to learn from (width 48); 1 byte a pixel of memory.
+Not for: pictures beyond some 64 pixels a side on CPUs; regions of a handful of pictures with nothing in common with others, which are
+remembered; with a base, anything on CPUs but tests. A base may have seen the pictures before: what looks faithful may be memory.
+"""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from codsa_ray.contracts import TABLE_KINDS, Needs, Worker
+from codsa_ray.errors import SettingError
+from codsa_ray.fitdata import REGION, FitData
+from codsa_ray.folder import Folder
+from codsa_ray.nn.beside_picture import BesidePictures
+from codsa_ray.nn.device import gpu_dtype, one_thread
+from codsa_ray.nn.noising import Edm
+from codsa_ray.nn.picture_bases import CHUNK, PictureBase
+from codsa_ray.nn.picture_drawing import PictureDrawing
+from codsa_ray.nn.picture_loss import PictureLoss, PictureRows, natural, needed
+from codsa_ray.nn.picture_networks import ByVector, Condition
+from codsa_ray.nn.pictures import Frame
+from codsa_ray.nn.train import Training, train
+from codsa_ray.nn.tuned import Tuned, settle
+from codsa_ray.regions import Region, Regions
+from codsa_ray.schema import Schema
+from codsa_ray.seeds import rng_of, seed_of
+
+UNET, DIT = "unet", "dit"
+SMALL, ADAPTERS, WEIGHTS = (2000, 64, 1e-3), (1000, 8, 1e-4), (1000, 8, 1e-5)
+"""What `steps`, `batch` and `rate` are where they are not given: from nothing, a base's adapters, all its weights."""
+EVERY, PATIENCE = 100, 8
+PRESERVED = 0.5
+"""Share of a base's own pictures in a batch (Ruiz et al. 2023 weigh them 1 to 1)."""
+APART = 0.5
+"""Deviation of the first embeddings of a network of our own; a base is told nothing at first."""
+LARGEST, PLACES = 64, 16
+"""Longer side without a base, and places of a side that `patch` is chosen for; one half more is borne."""
+
+
+@dataclass(frozen=True)
+class ImageDiffusion:
+    """Settings of the method.
+
+    Args:
+        base: folder or name of a diffusers pipeline with safetensors weights; None: a small network of our own.
+        lora: rank of the base's adapters; 0 tunes all its weights.
+        size: longer side at most; with a base, of its squares (None: 64; the base's own).
+        backbone: unet or dit, without a base.
+        width, layers: of the network: channels at its finest grid and blocks a grid (unet), or of all its blocks (dit).
+        patch: pixels of a square that are one place; None: as few as leave 16 places a side, at most 4.
+        steps, batch, rate: optimizer steps at most, pictures of one step, peak learning rate; None: what the model usually needs.
+        evenly: 0 learns from regions as frequent as they are, 1 from all as often.
+        preserve: a base's own pictures that are mixed in, 0 for none; they are half of each batch.
+        bound: gamma of min-SNR weighting, with a base of discrete levels; infinity leaves it out.
+        held_out: share of each region's rows kept for early stopping; 0 runs all steps.
+        rows: rows kept in memory at most; beyond it large regions are thinned.
+        evaluations: network evaluations per picture.
+        guidance: classifier-free guidance; 1 is none.
+        checkpoint, minutes: steps between checkpoints, and after how long there is one at the next held-out score all the same.
+        parts: pieces in which a step works through its pictures, so that it needs the memory of one.
+        compiled: torch.compile on GPUs: a minute at the start, for fits and pools that take many.
+        block: rows drawn at a time.
+        gpus: GPUs of one worker; with 0 it fits and draws on CPUs.
+    """
+
+    base: str | None = None
+    lora: int = 8
+    size: int | None = None
+    backbone: str = UNET
+    width: int = 48
+    layers: int = 1
+    patch: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    rate: float | None = None
+    evenly: float = 0.5
+    preserve: int = 0
+    bound: float = 5.0
+    held_out: float = 0.1
+    rows: int = 100_000
+    evaluations: int = 20
+    guidance: float = 1.0
+    checkpoint: int = 500
+    minutes: float = 10.0
+    parts: int = 1
+    compiled: bool = False
+    block: int = 256
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.backbone not in (UNET, DIT) or self.width % 16 or self.patch not in (None, 1, 2, 4, 8):
+            raise SettingError("a backbone of unet, dit, a width that 16 divides, a patch of 1, 2, 4, 8", repr(self), "change what is not")
+        whole = (self.width, self.layers, self.evaluations, self.parts, self.block, self.rows)
+        if min(whole) < 1 or self.guidance < 0 or not 0 <= self.evenly <= 1 or self.bound <= 0 or min(self.lora, self.preserve) < 0:
+            wanted = "counts of 1 or more, guidance of 0 or more, evenly of 0 to 1, a bound above 0"
+            raise SettingError(wanted, repr(self), "change what is not")
+
+    @property
+    def needs(self) -> Needs:
+        """One core or the stated GPUs; the fit may be distributed."""
+        return Needs(gpus=self.gpus, block=self.block, kinds=TABLE_KINDS | {"image"}, distributed=True)
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """A small network, a few steps."""
+        return cls(steps=25, width=16, batch=16, rate=3e-3, evaluations=3, block=64)
+
+    def fit(self, data: FitData, worker: Worker) -> None:
+        """Trains or tunes; rank 0 writes pictures.json, network.safetensors and rows.parquet under worker.folder.
+
+        Raises:
+            SettingError: no column of pictures or several; a base that cannot be read, or is of another kind.
+        """
+        name, regions = _column(data.schema), data.regions
+        tables = [_sorted(part) for part in data.split(self.held_out, cap=self.rows)]
+        beside = BesidePictures.of(data, name, pa.concat_tables(tables))
+        factors, levels = _factors(regions)
+        base = self._base(self.base, [_text(item) for item in regions.items], worker.device)
+        shown = [table.filter(table[name].is_valid()) for table in tables]
+        frame, values = self._seen([picture for table in shown for picture in table[name].to_pylist()], base)
+        drawing, names = self._drawing(frame, base, levels, beside.width, seed_of(data.seed, "network"))
+        weights, parts = (natural(regions, self.evenly), needed(regions)), values.split([len(table) for table in shown])
+        learned, held = (
+            PictureRows.of(part, beside.told(table), table[REGION].to_numpy().astype(np.int64), weight, drawing.enter)
+            for part, table, weight in zip(parts, shown, weights, strict=True)
+        )
+        training, batch = self._training(gpu_dtype(worker.device))
+        if base is not None and self.preserve:
+            drawing.network.to(worker.device)
+            own = drawing.own(self.preserve, factors[:1], beside.width, self.evaluations, seed_of(data.seed, "own"))
+            learned = learned.beside(own, PRESERVED)
+        loss = PictureLoss(learned, factors, drawing.noising, batch, worker)
+        score = loss.score(held, seed_of(data.seed, "held out")) if len(shown[1]) else None
+        module = drawing.network if names is None else Tuned(drawing.network.to(worker.device), names)
+        trained = train(module, loss, score, training, worker, seed_of(data.seed, "train"))
+        if worker.rank == 0:
+            plain, arrays = beside.write(worker.folder)
+            meta = {"settings": asdict(self), "beside": plain, "frame": frame.to_json(), "factors": factors.tolist(), "levels": levels}
+            meta |= {"texts": list(base.texts) if base else [], "base": base.mark if base else "", "dtype": str(training.dtype)}
+            worker.folder.write_arrays("network.safetensors", arrays | {f"network/{n}": a for n, a in trained.weights.items()})
+            worker.folder.write_json("pictures.json", meta | {"step": trained.step, "history": trained.history})
+
+    def load(self, folder: Folder) -> "FittedImageDiffusion":
+        """The fitted network, drawn from with this object's evaluations, guidance and block.
+
+        Raises:
+            SettingError: the base is not the one that was tuned.
+        """
+        meta, arrays = folder.read_json("pictures.json"), folder.read_arrays("network.safetensors")
+        weights = {name[8:]: torch.from_numpy(array) for name, array in arrays.items() if name.startswith("network/")}
+        fitted, device = ImageDiffusion(**meta["settings"]), "cuda" if self.gpus else "cpu"
+        base = fitted._base(self.base or fitted.base, meta["texts"], device)
+        if base is not None and base.mark != meta["base"]:
+            raise SettingError("the base that was tuned", "one with other weights", "put back the base as it was, or fit again")
+        beside = BesidePictures.read(folder, meta["beside"], arrays)
+        drawing, names = fitted._drawing(Frame.from_json(meta["frame"]), base, meta["levels"], beside.width, seed=0)
+        if names is None:
+            drawing.network.load_state_dict(weights)
+        else:
+            settle(drawing.network, names, weights)
+        drawing.network.to(device, getattr(torch, meta["dtype"].removeprefix("torch."))).requires_grad_(False)
+        if self.compiled and self.gpus:
+            drawing.network.compile()
+        return FittedImageDiffusion(self, drawing, beside, torch.tensor(meta["factors"]))
+
+    def _base(self, base: str | None, texts: list[str], device: str) -> PictureBase | None:
+        return PictureBase.read(base, texts, self.bound, gpu_dtype(device), device) if self.base and base else None
+
+    def _seen(self, pictures: list[bytes], base: PictureBase | None) -> tuple[Frame, Tensor]:
+        """How pictures are seen, and all of them so: pixels, or a base's latents."""
+        if base is None:
+            frame = Frame.of(pictures, self.size or LARGEST, self._multiple, self.backbone == DIT)
+            pixels = frame.read(pictures)
+            return frame.centred(pixels), torch.from_numpy(pixels)
+        side = self.size or base.side
+        base.check(side)
+        frame = Frame.of(pictures, side, lambda longer: 1, True).squared(side, base.channels)
+        if base.coder is None:
+            return frame, torch.from_numpy(frame.read(pictures))
+        chunks = (pictures[first : first + CHUNK] for first in range(0, len(pictures), CHUNK))
+        return frame, torch.cat([base.coder.latents(frame.enter(torch.from_numpy(frame.read(chunk)))) for chunk in chunks])
+
+    def patched(self, longer: int) -> tuple[int, int]:
+        """(pixels of a square that are one place, grids of the network) for pictures of that longer side."""
+        patch = self.patch or next((patch for patch in (1, 2) if longer <= (PLACES + 8) * patch), 4)
+        return patch, max(2, math.ceil(math.log2(max(longer / patch, 8) / 8)) + 1)
+
+    def _multiple(self, longer: int) -> int:
+        patch, grids = self.patched(longer)
+        return patch * 2 ** (grids - 1) if self.backbone == UNET else 2 * patch
+
+    def _drawing(
+        self, frame: Frame, base: PictureBase | None, levels: list[int], columns: int, seed: int
+    ) -> tuple[PictureDrawing, tuple[str, ...] | None]:
+        """What draws, untrained, and which of its parameters are tuned (None: all); first weights depend on the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if base is None:
+                network = _small(self, frame, tuple(levels), columns)
+                return PictureDrawing(network, Edm(), frame, None, (frame.channels, *frame.padded)), None
+            network = base.network(tuple(levels), columns)
+            names = _tuned(network, self.lora)
+        network.eval().requires_grad_(False)
+        return PictureDrawing(network, base.noising, frame, base.coder, base.shape(frame.padded[0])), names
+
+    def _training(self, dtype: torch.dtype) -> tuple[Training, int]:
+        steps, batch, rate = SMALL if self.base is None else ADAPTERS if self.lora else WEIGHTS
+        steps, batch, rate = self.steps or steps, self.batch or batch, self.rate or rate
+        training = Training(steps, rate, every=EVERY, patience=PATIENCE, parts=self.parts, dtype=dtype, untrained=self.base is not None)
+        return replace(training, checkpoint=self.checkpoint, minutes=self.minutes), -(-batch // self.parts)
+
+
+def _column(schema: Schema) -> str:
+    """The name of the column of pictures.
+
+    Raises:
+        SettingError: there is none, or more than one.
+    """
+    names = [column.name for column in schema.columns if column.kind == "image"]
+    if len(names) != 1:
+        got = ", ".join(map(repr, names)) or "none"
+        raise SettingError("one column of pictures (kind image)", got, "leave the others out with --schema, or name another generator")
+    return names[0]
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    return table.take(pa.array(np.argsort(table[REGION].to_numpy(), kind="stable")))
+
+
+def _text(region: Region) -> str:
+    """What a base that reads is told of a region."""
+    return ", ".join(f"{column} {value}" for column, value in region.constants if value is not None)
+
+
+def _factors(regions: Regions) -> tuple[Tensor, list[int]]:
+    """(K, F) int64 levels per region, the region itself last, and how many levels each factor has."""
+    rows = [(*region.factors, index) for index, region in enumerate(regions.items)]
+    return torch.tensor(rows, dtype=torch.int64), [*regions.levels, len(regions)]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedImageDiffusion:
+    """A trained network: settings to draw with, what draws, rows to draw for, and (K, F) factors of each region."""
+
+    settings: ImageDiffusion
+    drawing: PictureDrawing
+    beside: BesidePictures
+    factors: Tensor
+
+    @property
+    def notice(self) -> tuple[str, ...]:
+        """What the report should say of the fit."""
+        others = [name for name in self.beside.rows.column_names if name != self.beside.picture]
+        told = (f"{', '.join(others)} beside the drawn pictures are those of training rows",) if others else ()
+        undrawn = self.beside.undrawn
+        return (*told, f"{undrawn:,} rows with values that may not be drawn lend none") if undrawn else told
+
+    def block(self, region: int, seed: int) -> pa.Table:
+        """`settings.block` canonical rows of the region."""
+        rows = self.beside.drawn(region, self.settings.block, rng_of("image_diffusion", seed, region))
+        generator = torch.Generator().manual_seed(seed_of("image_diffusion", seed, region))
+        columns = torch.from_numpy(self.beside.told(rows.filter(rows[self.beside.picture])))
+        with torch.inference_mode(), one_thread():
+            own, settings = self.factors[region : region + 1], self.settings
+            values = self.drawing.values(own, columns, 1.0, settings.evaluations, settings.guidance, generator)
+            return self.beside.filled(rows, self.drawing.files(values))
+
+
+def _small(settings: ImageDiffusion, frame: Frame, levels: tuple[int, ...], columns: int) -> nn.Module:
+    """A network of our own, which says 0 at first: the denoiser then begins as the best linear one (Karras et al. 2022, section 5)."""
+    # Here, because loading the library takes seconds.
+    from diffusers import DiTTransformer2DModel, UNet2DModel
+
+    patch, grids = settings.patched(max(frame.height, frame.width))
+    seen, width = frame.channels * patch**2, settings.width
+    model: Any
+    if settings.backbone == DIT:
+        side = frame.padded[0] // patch
+        model = DiTTransformer2DModel(
+            max(1, width // 32),
+            width // max(1, width // 32),
+            in_channels=seen,
+            num_layers=settings.layers,
+            norm_num_groups=1,
+            sample_size=side,
+            patch_size=2,
+            num_embeds_ada_norm=1,
+        )
+        for block in model.transformer_blocks:
+            block.norm1.emb.class_embedder = nn.Identity()
+        last, told = model.proj_out_2, width
+    else:
+        model = UNet2DModel(
+            in_channels=seen,
+            out_channels=seen,
+            block_out_channels=(width, *[2 * width] * (grids - 1)),
+            down_block_types=("DownBlock2D",) * grids,
+            up_block_types=("UpBlock2D",) * grids,
+            layers_per_block=settings.layers,
+            norm_num_groups=8,
+            attention_head_dim=16,
+            class_embed_type="identity",
+        )
+        last, told = model.conv_out, 4 * width
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    network: Any = ByVector(model, Condition(levels, columns, told, APART), patch)
+    return network.to(memory_format=torch.channels_last)
+
+
+def _tuned(network: nn.Module, rank: int) -> tuple[str, ...]:
+    """Puts adapters beside the model's layers; the names of the parameters that are tuned: the condition's, and adapters or all."""
+    if rank:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        kinds = (nn.Linear, nn.Conv2d) if isinstance(network, ByVector) else (nn.Linear,)
+        inside = [name for name, part in network.named_modules() if isinstance(part, kinds) and name.startswith("model.")]
+        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=inside), network)
+    return tuple(n for n, _ in network.named_parameters() if n.startswith("condition.") or "lora_" in n or not rank)
