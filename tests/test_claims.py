@@ -92,3 +92,12 @@ def test_every_line_of_the_perceptrons_claim_is_there(monkeypatch: pytest.Monkey
     monkeypatch.setattr(end, "SIZES", np.array([0.0, 1.0]))
     found = {line.what for line in end.perceptron(repeats=2)}
     assert {"control: raw, offset", "control: raw, offset and calibration", "jitter, offset and calibration"} <= found
+
+
+def test_ranks_give_the_chance_that_an_odd_row_scores_above_a_usual_one() -> None:
+    anomaly = pytest.importorskip("benchmarks.claims_anomaly")
+    rng = np.random.default_rng(0)
+    scores, odd = rng.integers(0, 8, 60).astype(float), rng.random(60) < 0.3
+    above = [(a > b) + (a == b) / 2 for a in scores[odd] for b in scores[~odd]]
+    assert anomaly.auc(scores, odd) == pytest.approx(np.mean(above))
+    assert (anomaly.steps_of(0), anomaly.steps_of(12000)) == (530, 1468)
