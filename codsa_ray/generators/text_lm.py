@@ -251,10 +251,19 @@ class FittedTextLm:
     def refused(self, table: pa.Table, region: int) -> dict[str, np.ndarray]:
         """Reason -> (n,) bool drawn rows that are drawn again for it."""
         found: dict[str, np.ndarray] = {}
+        told = np.zeros(len(table), dtype=bool)
         for name, gate in zip(self.rows.texts, self.gates, strict=True):
             texts: list[Any] = table[name].to_pylist()
+            told |= np.array([text is not None for text in texts])
             copies, strange = gate.refused(texts, region)
             broken = np.array([text is not None and BROKEN in text for text in texts])
             for reason, rows in ((COPIED, copies), (STRANGE, strange), (UNREADABLE, broken)):
                 found[f"{name!r} {reason}"] = rows
+        if told.any() and not told.all():
+            # Rows without a text pass every gate: kept all, they would come more often than the model draws them. So the commonest
+            # reason takes its share of them too.
+            share = float(np.any([*found.values()], axis=0)[told].mean())
+            silent = np.flatnonzero(~told)
+            commonest = max(found, key=lambda reason: int(found[reason].sum()))
+            found[commonest][silent[: round(share * len(silent))]] = True
         return found
