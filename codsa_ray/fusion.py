@@ -11,6 +11,8 @@ from codsa_ray.seeds import rng_of
 
 EVENLY = 0.01
 """Nats per squared distance of a model's weight from the average's: what little rows say of weights does not move them."""
+FREE = 1e-4
+"""Of a class's constant: enough to choose among those that say the same."""
 
 
 def folds_of(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
@@ -34,6 +36,7 @@ def stacked(scores: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> tuple
     """
     models, rows, classes = scores.shape
     share, even = weight / weight.sum(), 1.0 / models
+    ridge = np.repeat([EVENLY, FREE], [models, classes])
 
     def asked(flat: np.ndarray) -> tuple[float, np.ndarray]:
         odds = np.tensordot(flat[:models], scores, axes=1) + flat[models:]
@@ -43,7 +46,7 @@ def stacked(scores: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> tuple
         residual *= share[:, None]
         away = np.concatenate([flat[:models] - even, flat[models:]])
         slope = np.concatenate([np.tensordot(scores, residual, axes=2), residual.sum(axis=0)])
-        return float(loss + EVENLY * away @ away), slope + 2 * EVENLY * away
+        return float(loss + ridge @ away**2), slope + 2 * ridge * away
 
     bounds = [(0.0, None)] * models + [(None, None)] * classes
     start = np.concatenate([np.full(models, even), np.zeros(classes)])

@@ -92,7 +92,7 @@ class LatentDiffusion:
     blocks: int = 3
     codec_steps: int = 1500
     codec_batch: int = 64
-    codec_rate: float = 2e-3
+    codec_rate: float = 3e-3
     size: int = 32
     shake: float = 0.15
     picture: int = 64
@@ -102,7 +102,7 @@ class LatentDiffusion:
     text_width: int = 96
     text_blocks: int = 2
     heads: int = 4
-    drop: float = 0.3
+    drop: float = 0.2
     pretrain: int = 1500
     tune: float = 0.0
     held_out: float = 0.1

@@ -1,9 +1,9 @@
 """Joint: trees of the table, a linear model of the texts and a network of each picture, their log-probabilities added; knows no format.
 
-Late fusion. Sources: Wolpert 1992 (stacking: how much each model counts is learned on rows that it has not seen); Breiman 1996 (weights of
-0 or more); Ting & Witten 1999 (probabilities of classes are what is stacked). Each model sees its own modality alone, so that one which says
-nothing gets a weight near 0, and a row that lacks a picture or a text is judged by the others. What needs two modalities at once (a text
-that contradicts its picture) no late fusion sees.
+Late fusion. Sources: Wolpert 1992 (stacking: how much each model counts is learned on rows that it has not seen); Breiman 1996 (weights
+of 0 or more); Ting & Witten 1999 (probabilities of classes are what is stacked). Each model sees its own modality alone, so that one which
+says nothing gets a weight near 0, and a row that lacks a picture or a text is judged by the others. What needs two modalities at once (a
+text that contradicts its picture) no late fusion sees.
 
 Texts are places among the topics of the training rows (embedding.py). Cost: `folds` + 1 fits of each model; without pictures some seconds
 for ten thousand rows, with them as convnet for each fit. With one modality it is that model alone, fitted once.
@@ -249,8 +249,8 @@ def _network(settings: Joint, some: Tensor, start: Tensor, seed: int) -> Picture
 
 
 @torch.no_grad()
-def _odds(network: nn.Module, pictures: np.ndarray) -> np.ndarray:
-    found = [np.zeros((0, network.leave.out_features))]
+def _odds(network: Any, pictures: np.ndarray) -> np.ndarray:
+    found = [np.zeros((0, int(network.leave.out_features)))]
     for first in range(0, len(pictures), SCORED):
         some = _entered(pictures[first : first + SCORED])
         found.append(network(some, torch.zeros(len(some), 0)).double().numpy())
