@@ -184,17 +184,23 @@ class Mortal(LocalWorker):
             raise RuntimeError("died")
 
 
+@cache
+def undisturbed() -> tuple[FitData, Folder]:
+    few = regioned(triples(60))
+    data, worker = FitData.of(*few, 1, related(few, triples(100, first=100))), LocalWorker(Folder(mkdtemp(prefix="whole-")))
+    replace(TINY, tune=0.5).fit(data, worker)
+    return data, worker.folder
+
+
 @pytest.mark.parametrize("checkpoint", [1, 2, 4, 5])
 def test_a_fit_that_died_in_any_lesson_ends_with_the_bytes_of_one_that_did_not(checkpoint: int, tmp_path: Path) -> None:
     """Of two source lessons, two tunings and the diffusion, one checkpoint each."""
-    few = regioned(triples(60))
-    settings, data = replace(TINY, tune=0.5), FitData.of(*few, 1, related(few, triples(100, first=100)))
+    (data, whole), settings = undisturbed(), replace(TINY, tune=0.5)
     with pytest.raises(RuntimeError, match="died"):
-        settings.fit(data, Mortal(Folder(str(tmp_path / "died")), left=checkpoint))
-    settings.fit(data, LocalWorker(Folder(str(tmp_path / "died"))))
-    settings.fit(data, LocalWorker(Folder(str(tmp_path / "whole"))))
+        settings.fit(data, Mortal(Folder(str(tmp_path)), left=checkpoint))
+    settings.fit(data, LocalWorker(Folder(str(tmp_path))))
     for name in ("latents.safetensors", "latents.json"):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "died" / name).read_bytes()
+        assert (tmp_path / name).read_bytes() == whole.read_bytes(name)
 
 
 # its parts

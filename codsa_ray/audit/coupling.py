@@ -89,6 +89,15 @@ def coupling(real: pa.Table, drawn: pa.Table, schema: Schema, seed: int) -> list
     return [{"a": a, "b": b, **_pair(sides[a], sides[b], regions, seed)} for a, b in combinations(sides, 2)]
 
 
+def coupled(real: pa.Table, drawn: pa.Table, schema: Schema, seed: int) -> dict[str, Any]:
+    """{coupled, coupled_real} mean AUC over pairs of drawn rows and of real ones, None with few rows; {} with one modality."""
+    if not any(column.kind in ("text", "image") for column in schema.columns):
+        return {}
+    pairs = coupling(real, drawn, schema, seed)
+    sides = (("coupled", "drawn"), ("coupled_real", "real"))
+    return {key: float(np.mean([pair[side]["auc"] for pair in pairs])) if pairs else None for key, side in sides}
+
+
 def _pair(a: list[np.ndarray], b: list[np.ndarray], regions: list[np.ndarray], seed: int) -> dict[str, Any]:
     random = rng_of(seed, "coupling", "pairs")
     with threadpool_limits(1):

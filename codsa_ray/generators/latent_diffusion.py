@@ -146,7 +146,8 @@ class LatentDiffusion:
         tables = self._split(data)
         columns = tuple(column for column in data.schema.columns if column.name not in data.regions.constant_columns)
         lessons, codecs = self._lessons(columns, tables, data)
-        codecs = {name: _scaled(codec, tables[0], name) for name, codec in lessons.given(codecs, worker).items()}
+        codecs, told = lessons.given(codecs, worker)
+        codecs = {name: _scaled(codec, tables[0], name) for name, codec in codecs.items()}
         joined = JoinedCodec.of(columns, pa.concat_tables(tables), codecs)
         factors, levels = _factors(data.regions)
         network = self._network(joined.layout.width, levels, seed_of(data.seed, "network"))
@@ -156,7 +157,7 @@ class LatentDiffusion:
         loss = DenoisingLoss(joined.layout, rows, factors, gpu_dtype(worker.device), self.batch, worker)
         score = loss.score(LatentRows.needed(*held, data.regions), seed_of(data.seed, "held out")) if len(held[1]) else None
         training = Training(self.steps if joined.layout.width else 0, self.rate, checkpoint=self.checkpoint)
-        phase = Phase.of(worker, DIFFUSION, lessons.steps, lessons.told)
+        phase = Phase.of(worker, DIFFUSION, lessons.steps, told)
         trained = train(network, loss, score, training, phase, seed_of(data.seed, "train"))
         if worker.rank == 0:
             plain, arrays = joined.to_json()
@@ -172,7 +173,7 @@ class LatentDiffusion:
                 "history": trained.history,
             }
             worker.folder.write_arrays("latents.safetensors", arrays)
-            worker.folder.write_json("latents.json", meta | {"lessons": lessons.told, "source": _sourced(data, lessons)})
+            worker.folder.write_json("latents.json", meta | {"lessons": told, "source": _sourced(data, lessons)})
 
     def load(self, folder: Folder) -> "FittedLatentDiffusion":
         """The fitted model, drawn from with this object's evaluations, guidance, temperature, gate and block."""

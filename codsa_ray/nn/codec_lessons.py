@@ -5,7 +5,7 @@ came of those before.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -67,44 +67,40 @@ class Lessons:
         shake: standard deviation of the noise on vectors.
         batch: rows of a step.
         after: name of the training that follows.
-        told: what came of each, by name: step and history.
     """
 
     items: tuple[Lesson, ...]
     shake: float
     batch: int
     after: str
-    told: dict[str, Any] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
         """Of all lessons, at most."""
         return sum(lesson.training.steps for lesson in self.items)
 
-    def given(self, codecs: dict[str, VectorCodec], worker: Worker) -> dict[str, VectorCodec]:
-        """The codecs, taught and frozen."""
+    def given(self, codecs: dict[str, VectorCodec], worker: Worker) -> tuple[dict[str, VectorCodec], dict[str, Any]]:
+        """(the codecs, taught and frozen; what came of each lesson, by name: step and history)."""
         saved = worker.resume()
         phase, first = "" if saved is None else saved[2]["phase"], 0
         names = [*(lesson.name for lesson in self.items), self.after]
         done = names.index(phase) if phase in names else 0
-        self.told.update(saved[2]["before"] if saved is not None and done else {})
+        told = dict(saved[2]["before"]) if saved is not None and done else {}
         for place, lesson in enumerate(self.items):
             codec = codecs[lesson.column]
             if place < done:
                 codec = carried(codec, worker.folder.read_arrays(f"{TAUGHT}/{lesson.name}.safetensors"), worker.device)
             else:
-                codec = self._taught(codec, lesson, first, worker)
+                codec, told = self._taught(codec, lesson, Phase.of(worker, lesson.name, first, told))
             codecs = codecs | {lesson.column: codec}
             first += lesson.training.steps
-        return codecs
+        return codecs, told
 
-    def _taught(self, codec: VectorCodec, lesson: Lesson, first: int, worker: Worker) -> VectorCodec:
-        phase = Phase.of(worker, lesson.name, first, dict(self.told))
+    def _taught(self, codec: VectorCodec, lesson: Lesson, phase: Phase) -> tuple[VectorCodec, dict[str, Any]]:
         taught, found = trained(codec, lesson.learned, lesson.held, self.shake, self.batch, lesson.training, phase, lesson.seed)
-        self.told[lesson.name] = {"step": found.step, "history": found.history}
-        if worker.rank == 0:
-            worker.folder.write_arrays(f"{TAUGHT}/{lesson.name}.safetensors", arrays_of(taught))
-        return taught
+        if phase.rank == 0:
+            phase.folder.write_arrays(f"{TAUGHT}/{lesson.name}.safetensors", arrays_of(taught))
+        return taught, phase.before | {lesson.name: {"step": found.step, "history": found.history}}
 
 
 def lessons_of(
