@@ -270,6 +270,10 @@ def test_bytes_that_are_no_text_are_refused_and_settings_checked() -> None:
     fitted = TINY.load(learned()[0])
     table = pa.table({"remark": ["fine", f"not {BROKEN}", None]})
     assert [rows.tolist() for reason, rows in fitted.refused(table, 0).items() if UNREADABLE in reason] == [[False, True, False]]
+    half = pa.table({"remark": ["fine", f"not {BROKEN}", *[None] * 10]})
+    refused = np.any([*fitted.refused(half, 0).values()], axis=0)
+    assert refused[:2].tolist() == [False, True]
+    assert refused[2:].sum() == 5, "rows without a text are drawn again as often"
     for wrong in ({"heads": 5}, {"picture_width": 12}, {"temperature": 0.0}, {"size": 0}):
         with pytest.raises(SettingError):
             replace(TINY, **wrong)

@@ -40,7 +40,7 @@ from codsa_ray.nn.precondition import Denoiser, Scales, denoised, guided, log_pr
 from codsa_ray.nn.schedules import karras
 from codsa_ray.nn.solvers import dpm_2m, start
 from codsa_ray.nn.text_codec import TextCodec, TextForm
-from codsa_ray.nn.text_gate import TextGate
+from codsa_ray.nn.text_gate import TextGate, evened
 from codsa_ray.nn.text_words import BROKEN
 from codsa_ray.nn.train import Training, train
 from codsa_ray.nn.vector_codecs import VectorCodec, arrays_of, restored
@@ -297,13 +297,15 @@ class FittedLatentDiffusion:
     def refused(self, table: pa.Table, region: int) -> dict[str, np.ndarray]:
         """Reason -> (n,) bool drawn rows that are drawn again for it."""
         found: dict[str, np.ndarray] = {}
+        told = np.zeros(len(table), dtype=bool)
         for name, gate in self.gates.items():
             texts: list[Any] = table[name].to_pylist()
+            told |= np.array([text is not None for text in texts])
             found[f"{name!r} {UNREADABLE}"] = np.array([text is not None and BROKEN in text for text in texts])
             if gate is not None:
                 copies, strange = gate.refused(texts, region)
                 found |= {f"{name!r} {COPIED}": copies, f"{name!r} {STRANGE}": strange}
-        return found
+        return evened(found, told)
 
     def _denoiser(self, region: int, keep: float) -> Denoiser:
         layout, factors = self.codec.layout, self.factors[region : region + 1].to(next(self.network.parameters()).device)

@@ -201,7 +201,7 @@ class TextCodec:
         for place in range(self.form.longest):
             odds = self.network.scores(vectors, before, place, cache)[:, 0]
             cache.done += 1
-            token = picks(odds, temperature, rng)
+            token = picks(odds, temperature, rng.random(len(vectors), dtype=np.float32))
             going &= token != END
             for row in np.flatnonzero(going):
                 found[row].append(int(token[row]) - 1)
