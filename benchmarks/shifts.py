@@ -292,24 +292,25 @@ def page() -> str:
 
 def main() -> None:
     """Measures what is not there."""
-    asked = argparse.ArgumentParser()
-    asked.add_argument("--case", action="append", choices=list(CASES))
-    asked.add_argument("--seeds", type=int)
-    asked.add_argument("--minutes", type=float, default=float("inf"))
-    asked.add_argument("--page", action="store_true")
-    options = asked.parse_args()
+    given = argparse.ArgumentParser()
+    given.add_argument("--case", action="append", choices=list(CASES))
+    given.add_argument("--seeds", type=int)
+    given.add_argument("--minutes", type=float, default=float("inf"))
+    given.add_argument("--page", action="store_true")
+    options = given.parse_args()
     until = time.monotonic() + 60 * options.minutes
-    for name in () if options.page else options.case or CASES:
-        for seed in range(options.seeds or CASES[name].seeds):
-            for learner in CASES[name].learners:
-                path = path_of(name, learner, seed)
-                if path.exists() or time.monotonic() > until:
-                    continue
-                value = measure(name, learner, seed)
-                path.with_suffix(".part").write_text(json.dumps(value, indent=1))
-                path.with_suffix(".part").replace(path)
-                print(f"{name} {learner} {seed}: {value['seconds']:.0f} s", flush=True)
-                PAGE.write_text(page())
+    asked_for = [] if options.page else options.case or list(CASES)
+    most = options.seeds or max(case.seeds for case in CASES.values())
+    for seed, name in ((seed, name) for seed in range(most) for name in asked_for if seed < (options.seeds or CASES[name].seeds)):
+        for learner in CASES[name].learners:
+            path = path_of(name, learner, seed)
+            if path.exists() or time.monotonic() > until:
+                continue
+            value = measure(name, learner, seed)
+            path.with_suffix(".part").write_text(json.dumps(value, indent=1))
+            path.with_suffix(".part").replace(path)
+            print(f"{name} {learner} {seed}: {value['seconds']:.0f} s", flush=True)
+            PAGE.write_text(page())
     PAGE.write_text(page())
 
 

@@ -15,6 +15,7 @@ from codsa_ray.values import as_text
 
 POOLED, TARGET, OTHERS, WEIGHTED = "", "target", "others", "weighted"
 """Real rows of a fit: those of all domains as they are, of the target's alone, of the others alone, of all with importance weights."""
+WAYS = (POOLED, TARGET, OTHERS, WEIGHTED)
 WORDS = {TARGET: "target domain alone", OTHERS: "other domains alone", WEIGHTED: "importance weights"}
 AIDED = 10.0
 """Sizes relative to the rows count rows of other domains up to so many times the target's own: the few themselves would bound synthesis

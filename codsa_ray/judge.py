@@ -1,6 +1,6 @@
 """Judge: from stored scores to the verdict, the final candidates and the correction that ships; fits and draws nothing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,7 @@ def title(candidate: Candidate, form: str) -> str:
     return candidate.name if form == "raw" else f"{candidate.name} + {'offset' if form == 'offset' else 'offset and calibration'}"
 
 
-def compared(outcomes: dict[str, Outcome], task: str, tuned: int) -> list[tuple[Candidate, str]]:
+def compared(outcomes: dict[str, Outcome], task: str, tuned: Mapping[str, int]) -> list[tuple[Candidate, str]]:
     """What the decision compares: the plain candidate also as it is, all others corrected, all with the `tuned` variant of the learner."""
     alive = [o.candidate for o in outcomes.values() if not o.left_out]
     if not alive:
@@ -52,9 +52,9 @@ def compared(outcomes: dict[str, Outcome], task: str, tuned: int) -> list[tuple[
         raise InternalError(f"every candidate failed: {reasons[0]} (and {len(reasons) - 1} others); try another --learner")
     found = []
     for candidate in alive:
-        if candidate.variant != tuned or candidate.kind == NEVER_SHIPPED:
+        if candidate.variant != tuned[candidate.domains] or candidate.kind == NEVER_SHIPPED:
             continue
-        plain = candidate.kind == "plain" and candidate.fits == 1
+        plain = candidate.kind == "plain" and candidate.fits == 1 and not candidate.domains
         corrected = ("raw",) if task == "regression" else ("offset", "calibrated")
         found += [(candidate, form) for form in (*(("raw",) if plain and task != "regression" else ()), *corrected)]
     return found
@@ -67,7 +67,7 @@ def decide_run(
     table: Table,
     sizes: dict[str, int],
     names: list[str],
-    tuned: int,
+    tuned: Mapping[str, int],
     seed: int,
     believe: Believe | None = None,
     again: Sequence[Table] = (),
@@ -78,7 +78,7 @@ def decide_run(
     Args:
         sizes: synthetic rows of a candidate (by id) on all training rows.
         names: of the groups.
-        tuned: the learner's variant that did best without synthesis.
+        tuned: see `Table.tuned`.
         believe: what earlier data sets say of the entries, or None to go by these rows alone.
         confidence: see `decide`.
         again: scores on further cuts of the same rows; a row's loss is the mean over the cuts on which the candidate was scored.

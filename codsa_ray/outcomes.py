@@ -218,6 +218,7 @@ class Table:
         """(n,) float64 losses per form of an outcome's scores of these rows."""
         return losses(forms(outcome, truth, self.task, self.classes, self.mix), truth, self.task, self.classes, self.loss)
 
-    def tuned(self, variants: int) -> int:
-        """The learner's variant that did best without synthesis."""
-        return min(range(variants), key=lambda v: (self.scores[Candidate(variant=v).id], v))
+    def tuned(self, variants: int) -> dict[str, int]:
+        """The learner's variant that did best without synthesis, for each way to take other domains' rows (Candidate.domains)."""
+        ways = dict.fromkeys(outcome.candidate.domains for outcome in self.outcomes.values())
+        return {way: min(range(variants), key=lambda v: (self.scores[Candidate(variant=v, domains=way).id], v)) for way in ways}

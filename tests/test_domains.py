@@ -14,7 +14,7 @@ from codsa_ray.bench import Bench
 from codsa_ray.candidates import BESIDE, Candidate, baselines, openers
 from codsa_ray.contracts import silent
 from codsa_ray.correct import Correction
-from codsa_ray.domain import AIDED, OTHERS, POOLED, TARGET, WEIGHTED
+from codsa_ray.domain import AIDED, OTHERS, POOLED, TARGET, WAYS, WEIGHTED
 from codsa_ray.errors import SchemaError, SettingError
 from codsa_ray.estimate import dry_run
 from codsa_ray.folder import Folder
@@ -27,6 +27,7 @@ from codsa_ray.rows import AWAY, FINAL, FOLD, Rows
 from codsa_ray.shipped import correction_of, fit_weights, real_counts, recipe
 from codsa_ray.stages.apply import apply
 from codsa_ray.stages.recut import cut_again
+from codsa_ray.stages.strategy import Space, strategy
 from codsa_ray.trial import mixes, run_trial
 
 import runs
@@ -34,7 +35,6 @@ from doubles import NoisyCopies, Watchful, Watching, tales
 
 HOME = {"target": "state", "domain": "site", "target_domain": "va"}
 FEW, MANY = 60, 150
-WAYS = (POOLED, TARGET, OTHERS, WEIGHTED)
 
 
 def sites(home: int = FEW, others: int = MANY, seed: int = 0) -> pa.Table:
@@ -288,3 +288,21 @@ def test_a_dry_run_says_who_is_trained_on_and_never_scored(here: None, tmp_path:
 def test_rows_of_a_table_without_domains_are_those_of_before(ray: None, tmp_path: Path) -> None:
     rows, _, _ = prepared(tmp_path, sites(), domain=None, target_domain=None)
     assert {"domain", "others", "left"}.isdisjoint(rows.to_json())
+
+
+def test_each_way_to_take_the_others_is_tuned_by_itself() -> None:
+    regions = Regions((Region("a", 0, 0, 20), Region("b", 1, 0, 20)), (0.5, 0.5), aided=400)
+    space = Space(3, ("g-1",), 2, 12, True, False, True, 2, regions, seed=0, domains=True)
+    batches, best = strategy(space), {POOLED: 0, TARGET: 2, OTHERS: 1, WEIGHTED: 2}
+    batch, asked = next(batches), []
+    while True:
+        asked.append(batch)
+        try:
+            batch = batches.send({c.id: float(c.variant != best[c.domains]) for c in batch})
+        except StopIteration:
+            break
+    assert {(c.domains, c.variant) for c in asked[0]} == {(way, v) for way in WAYS for v in range(3)}
+    rest = [candidate for batch in asked[1:] for candidate in batch]
+    assert all(candidate.variant == best[candidate.domains] for candidate in rest)
+    assert {c.domains for c in rest if c.kind == "synthetic"} == set(BESIDE)
+    assert sum(c.kind == "synthetic" for c in rest) == 12

@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 
 from codsa_ray.candidates import BESIDE, Candidate, baselines, largest_gamma, leaning, needs_eta, openers
+from codsa_ray.domain import POOLED, WAYS
 from codsa_ray.pools import EXTRAS, LARGEST_ETA, LEANS, ROW_WEIGHTS, TILTS
 from codsa_ray.regions import Regions
 from codsa_ray.seeds import seed_of
@@ -58,27 +59,31 @@ class Space:
 def strategy(space: Space) -> Batches:
     """Yields batches; send back {candidate id: balanced loss (infinite when it failed)}.
 
-    First the learner is tuned without synthesis, then every other candidate without synthesis is asked for, then the
-    opening synthetic ones, then what a TPE sampler (Bergstra et al. 2011) proposes in fixed batches, told in order:
-    what is asked does not depend on which trial ended first.
+    First the learner is tuned without synthesis (for each way to take other domains' rows), then every other candidate without
+    synthesis is asked for, then the opening synthetic ones, then what a TPE sampler (Bergstra et al. 2011) proposes in fixed
+    batches, told in order: what is asked does not depend on which trial ended first.
     """
-    plain = [Candidate(variant=v) for v in range(space.variants)]
-    losses = yield plain
-    variant = min(range(space.variants), key=lambda v: (losses[plain[v].id], v))
+    plain = {way: [Candidate(variant=v, domains=way) for v in range(space.variants)] for way in (WAYS if space.domains else (POOLED,))}
+    losses = yield [candidate for each in plain.values() for candidate in each]
+    tuned = {way: min(range(space.variants), key=lambda v: (losses[each[v].id], v)) for way, each in plain.items()}
+
+    def at(candidate: Candidate) -> Candidate:
+        return replace(candidate, variant=tuned[candidate.domains])
+
     of = space.offset, space.cells, space.groups_are_classes, space.classes
-    yield baselines(space.draws, *of, variant, space.domains, space.retrains)
+    yield list(map(at, baselines(space.draws, *of, tuned[POOLED], space.domains, space.retrains)))
     if not space.generators or not space.trials or (space.regions.gap == 0 and not needs_eta(space.regions)):
         return
-    first = openers(list(space.generators), space.draws, space.regions, variant, dict(space.theory), space.domains)
-    first = _shared(first, space.shares)[: space.trials]
+    first = openers(list(space.generators), space.draws, space.regions, tuned[POOLED], dict(space.theory), space.domains)
+    first = _shared(list(map(at, first)), space.shares)[: space.trials]
     study = _study(space)
-    extra = [Candidate("corrected_synthesis", gamma=1.0, variant=variant)] if space.corrected and space.regions.gap else []
+    extra = [Candidate("corrected_synthesis", gamma=1.0, variant=tuned[POOLED])] if space.corrected and space.regions.gap else []
     losses = yield first + extra
     _tell(study, space, first, losses)
     asked = len(first)
     while asked < space.trials:
         trials = [study.ask() for _ in range(min(BATCH, space.trials - asked))]
-        batch = [_propose(trial, space, variant) for trial in trials]
+        batch = [at(_propose(trial, space)) for trial in trials]
         losses = yield batch
         for trial, candidate in zip(trials, batch, strict=True):
             _finish(study, trial, losses[candidate.id])
@@ -118,7 +123,7 @@ def _distributions(space: Space) -> dict[str, optuna.distributions.BaseDistribut
     return {**found, "gamma": kinds.FloatDistribution(SMALLEST_GAMMA, largest_gamma(space.regions), log=True)}
 
 
-def _propose(trial: optuna.trial.Trial, space: Space, variant: int) -> Candidate:
+def _propose(trial: optuna.trial.Trial, space: Space) -> Candidate:
     values = {name: trial._suggest(name, kind) for name, kind in _distributions(space).items()}
     for name in ("gamma", "eta"):
         if name in values:
@@ -126,7 +131,7 @@ def _propose(trial: optuna.trial.Trial, space: Space, variant: int) -> Candidate
             values[name] = float(f"{values[name]:.3g}")
     lean = tuple(values.pop(name) for name in list(values) if name.startswith("lean "))
     share = values.pop("share", space.shares[0])
-    return Candidate("synthetic", lean=lean if any(lean) else (), share=share, variant=variant, **values)
+    return Candidate("synthetic", lean=lean if any(lean) else (), share=share, **values)
 
 
 def _params(candidate: Candidate, names: Iterable[str]) -> dict[str, Any]:
