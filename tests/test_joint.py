@@ -63,8 +63,10 @@ def test_a_row_without_picture_or_text_is_scored() -> None:
     said = [None if place % 3 == 0 else text for place, text in enumerate(table["said"].to_pylist())]
     table = table.set_column(0, "scan", pa.array(scans, pa.binary())).set_column(1, "said", pa.array(said, pa.string()))
     X = TINY.encoder(table, schema).encode(table)
-    scores = TINY.fit(X, label, np.ones(len(label)), classes=4, seed=0).scores(X)
+    fitted = TINY.fit(X, label, np.ones(len(label)), classes=4, seed=0)
+    scores = fitted.scores(X)
     assert np.isfinite(scores).all()
+    assert np.allclose(fitted.scores(X[7:8]), scores[7:8], atol=1e-5)
     assert np.array_equal(scores, TINY.fit(X, label, np.ones(len(label)), classes=4, seed=0).scores(X))
 
 

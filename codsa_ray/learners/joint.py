@@ -208,7 +208,7 @@ class Seen:
         def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
             places = inner[mass.draw(settings.batch, generator).numpy()]
             seen = augmented(_entered(pictures[places]), SHIFT, generator)
-            return functional.cross_entropy(module(seen, torch.zeros(len(places), 0)), target[torch.from_numpy(places)])
+            return functional.cross_entropy(module.train()(seen, torch.zeros(len(places), 0)), target[torch.from_numpy(places)])
 
         def score(module: nn.Module) -> float:
             costs = -log_softmax(_odds(module, pictures[outer]), axis=1)[np.arange(len(outer)), labels[outer]]
@@ -218,8 +218,7 @@ class Seen:
         training = Training(steps, settings.picture_rate, every=max(1, steps // 10), patience=4, checkpoint=steps + 1)
         trained = train(network, loss, score, training, Here("cpu"), seed_of(seed, "train"))
         network.load_state_dict({name: torch.from_numpy(array) for name, array in trained.weights.items()})
-        network.requires_grad_(False)
-        return Seen(network)
+        return Seen(network.eval().requires_grad_(False))
 
     def odds(self, X: np.ndarray) -> np.ndarray:
         """(n, P)."""
@@ -251,6 +250,8 @@ def _network(settings: Joint, some: Tensor, start: Tensor, seed: int) -> Picture
 @torch.no_grad()
 def _odds(network: Any, pictures: np.ndarray) -> np.ndarray:
     found = [np.zeros((0, int(network.leave.out_features)))]
+    # Norms are over the batch: a row's scores go by the training rows' and not by those beside it.
+    network.eval()
     for first in range(0, len(pictures), SCORED):
         some = _entered(pictures[first : first + SCORED])
         found.append(network(some, torch.zeros(len(some), 0)).double().numpy())

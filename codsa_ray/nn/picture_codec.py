@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codsa_ray.nn.device import one_thread
-from codsa_ray.nn.picture_classifiers import Residual
 from codsa_ray.nn.pictures import Frame
 from codsa_ray.nn.vectors import Read, Scaling
 
@@ -28,6 +27,26 @@ WIDEST = 4
 """Channels there, at most so many times those of the first grid."""
 CHUNK = 256
 """Pictures coded at a time."""
+GROUPS = 8
+
+
+class Residual(nn.Module):
+    """Two convolutions beside a shortcut (He et al. 2016); norms over groups (Wu & He 2018), so that no vector depends on its batch."""
+
+    def __init__(self, entering: int, leaving: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(entering, leaving, 3, stride, 1, bias=False)
+        self.second = nn.Conv2d(leaving, leaving, 3, 1, 1, bias=False)
+        self.before, self.after = nn.GroupNorm(GROUPS, leaving), nn.GroupNorm(GROUPS, leaving)
+        same = entering == leaving and stride == 1
+        self.short: nn.Module = nn.Identity() if same else nn.Conv2d(entering, leaving, 1, stride, bias=False)
+        # At nothing: at first the block is its shortcut (Goyal et al. 2017).
+        nn.init.zeros_(self.after.weight)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """(n, leaving, P / stride, Q / stride)."""
+        inner = functional.relu(self.before(self.first(grid)))
+        return functional.relu(self.short(grid) + self.after(self.second(inner)))
 
 
 def halvings(longer: int) -> int:
