@@ -35,6 +35,7 @@ from codsa_ray.nn.causal_base import CausalBase
 from codsa_ray.nn.device import gpu_dtype, one_thread
 from codsa_ray.nn.line_drawing import LineDrawing
 from codsa_ray.nn.line_loss import Forgetful, LineLoss, forgetful, plain
+from codsa_ray.nn.pretrained import CAUSAL, present
 from codsa_ray.nn.prose_drawing import ProseDrawing
 from codsa_ray.nn.row_loss import natural, needed
 from codsa_ray.nn.row_prose import Prose, RowProse
@@ -119,6 +120,11 @@ class TextLm:
     def tiny(cls) -> Self:
         """A small decoder, a few steps."""
         return cls(steps=60, width=32, heads=2, blocks=1, batch=32, rate=1e-2, vocabulary=300, longest=12, bins=10, block=64)
+
+    def ready(self) -> None:
+        """Raises SettingError where the base is not there."""
+        if self.base is not None:
+            present(self.base, CAUSAL)
 
     def fit(self, data: FitData, worker: Worker) -> None:
         """Trains or tunes; rank 0 writes rows.json and model.safetensors under worker.folder.
