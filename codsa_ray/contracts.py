@@ -82,7 +82,11 @@ class FittedGenerator(Protocol):
 
 
 class Generator(Protocol):
-    """Settings of a method that learns to draw rows of a region: a frozen dataclass of plain values."""
+    """Settings of a method that learns to draw rows of a region: a frozen dataclass of plain values.
+
+    One that stands on more than DATA, such as a base by its path, may have `ready() -> None`, which raises SettingError where that is not
+    there: it is asked in the driver before a run begins. So may a learner.
+    """
 
     @property
     def needs(self) -> Needs:

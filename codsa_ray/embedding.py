@@ -79,7 +79,7 @@ class Embedding:
         kind: text or image.
         weight: (SLOTS,) idf of texts; empty for pictures.
         mean: (d,) subtracted first.
-        axes: (d, AXES) orthonormal columns, fewer where training rows span fewer, over the scale.
+        axes: (d, most) orthonormal columns, fewer where training rows span fewer, over the scale.
     """
 
     name: str
@@ -89,29 +89,30 @@ class Embedding:
     axes: np.ndarray
 
     @staticmethod
-    def learn(name: str, kind: str, values: pa.ChunkedArray) -> "Embedding":
+    def learn(name: str, kind: str, values: pa.ChunkedArray, most: int = AXES) -> "Embedding":
         """From training rows; time linear in them.
 
         Args:
             kind: text or image.
             values: canonical.
+            most: axes at most.
         """
         if kind == "text":
             counts = hashed(values.to_pylist(), SLOTS, pairs=True)
             present = np.bincount(counts.indices, minlength=SLOTS)
             weight = np.log((1 + counts.shape[0]) / (1 + present)) + 1
             X = _weighed(counts, weight)
-            mean, axes = np.zeros(SLOTS), _singular(X)
+            mean, axes = np.zeros(SLOTS), _singular(X, most)
         else:
             weight, known = np.zeros(0), _pixels(values)
             X = known[~np.isnan(known).any(axis=1)]
             mean = X.mean(axis=0) if len(X) else np.zeros(known.shape[1])
-            axes = _principal(X - mean)
+            axes = _principal(X - mean, most)
         scale = float(np.std((X - mean if kind == "image" else X) @ axes, axis=0).max(initial=0.0)) if X.shape[0] else 0.0
         return Embedding(name, kind, weight, mean, axes / (scale or 1.0))
 
     def place(self, values: pa.ChunkedArray) -> np.ndarray:
-        """(n, <= AXES) float64; a null text lies where one without words does, a null picture in the middle; each row by itself."""
+        """(n, <= most) float64; a null text lies where one without words does, a null picture in the middle; each row by itself."""
         if self.kind == "text":
             found = _weighed(hashed(values.to_pylist(), SLOTS, pairs=True), self.weight) @ self.axes
         else:
@@ -179,23 +180,23 @@ def _pixels(values: pa.ChunkedArray) -> np.ndarray:
     return found
 
 
-def _singular(X: sparse.csr_array) -> np.ndarray:
-    """(d, <= AXES) leading right singular vectors."""
-    most = min(X.shape)
-    if most <= AXES + 1 or not X.nnz:
+def _singular(X: sparse.csr_array, most: int) -> np.ndarray:
+    """(d, <= most) leading right singular vectors."""
+    rank = min(X.shape)
+    if rank <= most + 1 or not X.nnz:
         axes, power = np.linalg.svd(X.toarray(), full_matrices=False)[2].T, np.linalg.svd(X.toarray(), compute_uv=False)
-        return _signed(axes[:, power > 1e-9][:, :AXES])
-    _, power, found = svds(X, AXES, v0=np.ones(most))
+        return _signed(axes[:, power > 1e-9][:, :most])
+    _, power, found = svds(X, most, v0=np.ones(rank))
     order = np.argsort(-power, kind="stable")
     return _signed(found[order][power[order] > 1e-9].T)
 
 
-def _principal(X: np.ndarray) -> np.ndarray:
-    """(d, <= AXES) leading eigenvectors of the covariance of centred rows."""
+def _principal(X: np.ndarray, most: int) -> np.ndarray:
+    """(d, <= most) leading eigenvectors of the covariance of centred rows."""
     if len(X) < 2:
         return np.zeros((X.shape[1], 0))
     power, axes = np.linalg.eigh(X.T @ X / len(X))
-    return _signed(axes[:, ::-1][:, :AXES][:, power[::-1][:AXES] > 1e-9])
+    return _signed(axes[:, ::-1][:, :most][:, power[::-1][:most] > 1e-9])
 
 
 def _signed(axes: np.ndarray) -> np.ndarray:

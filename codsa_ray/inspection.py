@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from codsa_ray.audit.columns import compared
+from codsa_ray.audit.coupling import coupled
 from codsa_ray.audit.coverage import coverage
 from codsa_ray.audit.diversity import diversity
 from codsa_ray.audit.images import MOST_ROWS, images, shrunk
@@ -171,6 +172,7 @@ def measures(real: pa.Table, held_out: pa.Table, drawn: pa.Table, schema: Schema
         "membership": attack.get("auc"),
         "membership_se": attack.get("se"),
         **text_quality(real, held_out, drawn, schema, seed),
+        **coupled(real, drawn, schema, seed),
     }
 
 

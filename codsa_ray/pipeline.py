@@ -85,6 +85,14 @@ def _apart(job: Job) -> None:
             raise FolderError("an --out outside DATA", f"{job.out} inside {address}", "choose another --out")
 
 
+def _stand(job: Job) -> None:
+    """Raises SettingError where a plug-in lacks what it stands on beside DATA: before anything is fitted."""
+    for plugin in (*job.generator, job.learner):
+        ready = getattr(plugin, "ready", None)
+        if ready is not None:
+            ready()
+
+
 def settled(job: Job) -> Job:
     """The job with plug-ins made and workers counted, this process connected to Ray."""
     connect(job.address, job.workers)
@@ -133,6 +141,7 @@ def run_until(job: Job, last: str, progress: Progress = silent) -> Report | None
         raise SettingError(f"a stage: {', '.join(STAGES)}", repr(last), "name one of them")
     job = job.made()
     _apart(job)
+    _stand(job)
     out = Folder(job.out).absolute
     with claimed(out), scratch(out) as cache, beating(out, progress, job.max_hours) as beat:
         return _run(settled(job), out, cache, Clock(beat), last)

@@ -37,6 +37,7 @@ def report_sample() -> dict[str, Any]:
             **{"text_c2st": 0.61, "text_c2st_se": 0.02, "perplexity": 5.12, "perplexity_real": 4.66},
             **{"pairs": 0.41, "pairs_real": 0.55, "copied": 0.004, "copied_fresh": 0.01},
         },
+        "coupling": _coupling(),
         "stages": _stages(),
         "notices": [
             "The folds were lowered from 5 to 4: the smallest group has 10 rows.",
@@ -452,6 +453,12 @@ def _texts() -> list[dict[str, Any]]:
     ]
     rows = [{"drawn": drawn, "nearest": near or "null", "distance": 0.2 + 0.1 * i} for i, (drawn, near) in enumerate(said)]
     return [{"column": "review", "regions": [{"name": "verdict=bad", "rows": rows}]}]
+
+
+def _coupling() -> list[dict[str, Any]]:
+    sides = {"real": (0.91, 0.32, 1.46), "drawn": (0.86, 0.31, 1.06), "independent": (0.5, 0.045, -1.43)}
+    told = {side: dict(zip(("auc", "retrieved", "information"), values, strict=True)) for side, values in sides.items()}
+    return [{"a": a, "b": b, **told} for a, b in (("table", "photo"), ("photo", HOSTILE))]
 
 
 def _stages() -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from codsa_ray import Job, run
 from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
@@ -33,6 +34,7 @@ from codsa_ray.regions import Regions
 from codsa_ray.schema import Schema
 
 import bases
+import runs
 from tables import LocalWorker, digest, mixed_table, pictured, with_regions
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers.*", "ignore::DeprecationWarning:diffusers.*")
@@ -468,3 +470,34 @@ def test_drawing_told_nothing_leaves_the_condition_out() -> None:
     columns = torch.ones(3, drawn_from().beside.width)
     found = [drawing.values(drawn_from().factors[k : k + 1], columns, 0.0, 3, 1.0, torch.Generator().manual_seed(0)) for k in range(2)]
     assert torch.equal(*found)
+
+
+# the whole pass
+
+
+@pytest.mark.slow
+def test_a_table_with_pictures_goes_through_the_whole_pass(ray: None, tmp_path: Path) -> None:
+    pixels, digit = digits()
+    kept = np.flatnonzero((digit == 0) | (np.arange(len(digit)) % 6 == 0))
+    table = pa.table(
+        {
+            "scan": pa.array([encoded(pixels[k]) for k in kept], pa.binary()),
+            "site": pa.array(np.where(kept % 2, "north", "south")),
+            "digit": pa.array(np.where(digit[kept] == 0, "round", "other")),
+        }
+    )
+    job = Job(
+        runs.written(tmp_path, table, "scans.parquet"),
+        "digit",
+        out=str(tmp_path / "run"),
+        generator=(replace(ImageDiffusion.tiny(), block=32),),
+        learner="convnet:width=8,hidden=16,least=30,most=30",
+        trials=1,
+        draws=1,
+        **runs.ONE_CUT,
+        force=True,
+    )
+    real, drawn = runs.augmented(run(job))
+    assert real.schema.field("scan").type == drawn.schema.field("scan").type == pa.binary()
+    assert len(drawn) > 0
+    assert {decoded(picture).shape for picture in drawn["scan"].to_pylist()} == {(8, 8, 1)}

@@ -126,14 +126,30 @@ def test_a_tuned_base_says_what_its_region_says() -> None:
 
 
 def test_copies_are_drawn_again_and_counted() -> None:
-    data = learned()
-    generator = fitted(large(block=48, held_out=0.1, longest=60), data)
-    said = data.table().select(["review"]).filter(data.table()["review"].is_valid())
+    """Of words that the base has a token for, so that some steps teach it to spell."""
+    data, rng = learned(), np.random.default_rng(0)
+    table = data.table()
+    texts = pa.array([" ".join(rng.choice(["age", "is", "job", "sex", "wage", "clerk", "yes"], 9)) for _ in range(len(table))])
+    data = FitData.of(table.set_column(table.column_names.index("review"), "review", texts), data.schema, data.regions, 1)
+    generator = fitted(large(steps=200, batch=8, rate=1e-2, lora=0, held_out=0.1, block=48), data)
+    said = data.table().select(["review"])
     assert 0.8 < generator.refused(said, 0)[f"'review' {COPIED}"].mean() < 1
     drawn, redrawn = draw_block(_Copying(generator, said["review"].to_pylist()), data.schema, data.regions, 1, 5)  # type: ignore[arg-type]
     assert redrawn >= 12
     assert len(drawn) == 48
     assert not generator.refused(drawn, 1)[f"'review' {COPIED}"].any()
+
+
+def test_rows_without_a_text_are_as_frequent_however_many_texts_are_refused() -> None:
+    data = odd()
+    generator = fitted(large(block=200, temperature=3.0), data)
+    before = generator.block(0, 1)
+    refused = generator.refused(before, 0)
+    assert sum(rows.sum() for rows in refused.values()) > 20
+    passed = before.filter(pa.array(~np.any([*refused.values()], axis=0)))
+    shares = [table["review"].null_count / len(table) for table in (before, passed)]
+    assert 0 < shares[0] < 1
+    assert shares[1] == pytest.approx(shares[0], abs=0.02)
 
 
 class _Copying:

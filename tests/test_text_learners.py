@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from test_texts import learned
+from test_texts import reviews as rows_of
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
+from codsa_ray.cli import main
 from codsa_ray.errors import SettingError
 from codsa_ray.learners.sentence import Sentence, Topics
 from codsa_ray.learners.transformer import Transformer, joined
@@ -224,3 +227,23 @@ def test_settings_of_sentence_that_cannot_be(settings: dict[str, Any]) -> None:
 def test_settings_of_transformer_that_cannot_be(settings: dict[str, Any]) -> None:
     with pytest.raises(SettingError):
         Transformer(**settings)
+
+
+@pytest.mark.parametrize("plugin", ["--generator text_lm", "--generator language_model", "--learner sentence", "--learner transformer"])
+def test_a_base_that_is_not_there_ends_a_run_before_it_begins(plugin: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(rows_of(60), tmp_path / "rows.parquet")
+    code = main(
+        [
+            "augment",
+            str(tmp_path / "rows.parquet"),
+            "--target",
+            "verdict",
+            "--out",
+            str(tmp_path / "run"),
+            *f"{plugin}:base=/no/where".split(),
+        ]
+    )
+    said = capsys.readouterr().err.strip().splitlines()
+    assert code == 2
+    assert "'/no/where', where there is none; name a folder that holds one" in said[-1]
+    assert not (tmp_path / "run" / "read").exists()

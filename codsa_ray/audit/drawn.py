@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from codsa_ray.audit import images, texts
+from codsa_ray.audit.coupling import coupling
 from codsa_ray.audit.fidelity import fidelity
 from codsa_ray.audit.images import shrunk
 from codsa_ray.audit.nearest import sample
@@ -18,7 +19,7 @@ from codsa_ray.schema import Schema
 def audit(
     real: pa.Table, held_out: pa.Table, drawn: pa.Table, schema: Schema, regions: Regions, seed: int, rows: bool = True
 ) -> dict[str, Any]:
-    """The report's parts: fidelity, privacy, sample, pictures (of columns that are pixels), images (of pictures), texts and text_quality.
+    """The report's parts: fidelity, privacy, sample, pictures (of columns that are pixels), images, texts, text_quality and coupling.
 
     Args:
         real: canonical training rows with `_region`.
@@ -37,4 +38,5 @@ def audit(
         "images": images.beside(real, drawn, schema, regions, seed, rows),
         "texts": texts.beside(real, drawn, schema, regions, seed, rows),
         "text_quality": text_quality(real, held_out, drawn, schema, seed),
+        "coupling": coupling(real, drawn, schema, seed),
     }

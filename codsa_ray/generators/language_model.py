@@ -37,6 +37,7 @@ from codsa_ray.nn.between_rows import between_rows
 from codsa_ray.nn.causal_base import CausalBase
 from codsa_ray.nn.device import gpu_dtype, one_thread
 from codsa_ray.nn.orders import IMBLLM, LABEL_FIRST, MODES, Orders, Run
+from codsa_ray.nn.pretrained import CAUSAL, present
 from codsa_ray.nn.row_loss import RowLoss, natural, needed
 from codsa_ray.nn.rows_as_text import RowsAsText
 from codsa_ray.nn.rows_as_tokens import RowsAsTokens
@@ -116,6 +117,11 @@ class LanguageModel:
     def tiny(cls) -> Self:
         """A small decoder, a few steps."""
         return cls(steps=150, width=32, heads=2, blocks=1, batch=64, rate=1e-2, bins=20, block=256)
+
+    def ready(self) -> None:
+        """Raises SettingError where the base is not there."""
+        if self.base is not None:
+            present(self.base, CAUSAL)
 
     def fit(self, data: FitData, worker: Worker) -> None:
         """Trains or tunes; rank 0 writes rows.json, model.safetensors and, for imbllm, starts.parquet under worker.folder.

@@ -35,6 +35,7 @@ from codsa_ray.nn.causal_base import CausalBase
 from codsa_ray.nn.device import gpu_dtype, one_thread
 from codsa_ray.nn.line_drawing import LineDrawing
 from codsa_ray.nn.line_loss import Forgetful, LineLoss, forgetful, plain
+from codsa_ray.nn.pretrained import CAUSAL, present
 from codsa_ray.nn.prose_drawing import ProseDrawing
 from codsa_ray.nn.row_loss import natural, needed
 from codsa_ray.nn.row_prose import Prose, RowProse
@@ -119,6 +120,11 @@ class TextLm:
     def tiny(cls) -> Self:
         """A small decoder, a few steps."""
         return cls(steps=60, width=32, heads=2, blocks=1, batch=32, rate=1e-2, vocabulary=300, longest=12, bins=10, block=64)
+
+    def ready(self) -> None:
+        """Raises SettingError where the base is not there."""
+        if self.base is not None:
+            present(self.base, CAUSAL)
 
     def fit(self, data: FitData, worker: Worker) -> None:
         """Trains or tunes; rank 0 writes rows.json and model.safetensors under worker.folder.
@@ -251,10 +257,19 @@ class FittedTextLm:
     def refused(self, table: pa.Table, region: int) -> dict[str, np.ndarray]:
         """Reason -> (n,) bool drawn rows that are drawn again for it."""
         found: dict[str, np.ndarray] = {}
+        told = np.zeros(len(table), dtype=bool)
         for name, gate in zip(self.rows.texts, self.gates, strict=True):
             texts: list[Any] = table[name].to_pylist()
+            told |= np.array([text is not None for text in texts])
             copies, strange = gate.refused(texts, region)
             broken = np.array([text is not None and BROKEN in text for text in texts])
             for reason, rows in ((COPIED, copies), (STRANGE, strange), (UNREADABLE, broken)):
                 found[f"{name!r} {reason}"] = rows
+        if told.any() and not told.all():
+            # Rows without a text pass every gate: kept all, they would come more often than the model draws them. So the commonest
+            # reason takes its share of them too.
+            share = float(np.any([*found.values()], axis=0)[told].mean())
+            silent = np.flatnonzero(~told)
+            commonest = max(found, key=lambda reason: int(found[reason].sum()))
+            found[commonest][silent[: round(share * len(silent))]] = True
         return found

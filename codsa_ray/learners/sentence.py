@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from codsa_ray.contracts import TABLE_KINDS, Needs, Predictor
 from codsa_ray.encode import OneHot
 from codsa_ray.errors import SettingError
-from codsa_ray.nn.sentences import embedded
+from codsa_ray.nn.sentences import embedded, encoder, tokens
 from codsa_ray.ridge import solved
 from codsa_ray.schema import Schema
 from codsa_ray.scores import OneClass, log_probabilities
@@ -68,6 +68,11 @@ class Sentence:
         """This penalty, then the others of PENALTIES."""
         return (self, *(replace(self, penalty=p) for p in PENALTIES if p != self.penalty))
 
+    def ready(self) -> None:
+        """Raises SettingError where the base is not there, or does not read that many tokens at once."""
+        if self.base is not None:
+            tokens(encoder(self.base), ["."], self.longest)
+
     def encoder(self, train: pa.Table, schema: Schema) -> "Embedded":
         """Topics of the training rows, or the base's own reading; the other columns standardised and one-hot.
 
@@ -76,12 +81,11 @@ class Sentence:
         """
         texts = tuple(column.name for column in schema.features if column.kind == "text")
         rest = replace(schema, columns=tuple(column for column in schema.columns if column.name not in texts))
+        self.ready()
         if self.base is None:
             readers: tuple[Topics | Reader, ...] = tuple(Topics.learn(_texts(train, name), self.topics) for name in texts)
         else:
-            reader = Reader(self.base, self.longest, self.batch, self.gpus > 0)
-            reader.read(["."])
-            readers = (reader,) * len(texts)
+            readers = (Reader(self.base, self.longest, self.batch, self.gpus > 0),) * len(texts)
         return Embedded(OneHot.learn(train, rest), texts, readers)
 
     def fit(

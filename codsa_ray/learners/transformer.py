@@ -100,6 +100,11 @@ class Transformer:
         batch, rate, share = SMALL if self.base is None else ADAPTERS if self.lora else WEIGHTS
         return self.batch or batch, self.rate or rate, share
 
+    def ready(self) -> None:
+        """Raises SettingError where the base is not there, or does not read that many tokens at once."""
+        if self.base is not None:
+            tokens(encoder(self.base), ["."], self.longest)
+
     def encoder(self, train: pa.Table, schema: Schema) -> "Told":
         """Words of the training rows, or the base's own; the other columns standardised and one-hot.
 
@@ -109,11 +114,10 @@ class Transformer:
         texts = tuple(column.name for column in schema.features if column.kind == "text")
         rest = replace(schema, columns=tuple(column for column in schema.columns if column.name not in texts))
         words = None
+        self.ready()
         if self.base is None:
             begun = [text[: CHARACTERS * self.longest] for text in joined(train, texts) if text is not None]
             words = TextWords.learn(begun, self.vocabulary)
-        else:
-            tokens(encoder(self.base), ["."], self.longest)
         return Told(OneHot.learn(train, rest), texts, self.longest, words, self.base)
 
     def fit(

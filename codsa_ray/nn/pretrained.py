@@ -5,6 +5,8 @@ without a network.
 """
 
 import logging
+import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,8 @@ from codsa_ray.errors import SettingError
 from codsa_ray.nn.tuned import mark
 
 CAUSAL, ENCODER = "a causal language model", "a text encoder"
+NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+"""Of a model of the hub."""
 PROBE = ((1, 2, 3), (1, 2, 4))
 """Tokens of two texts that differ in the last: a causal model says the same of both up to there."""
 CLOSE = 1e-5
@@ -56,12 +60,9 @@ class Pretrained:
         with _quiet():
             try:
                 model, words = _loaded(base, use, dtype)
-                _check(model, words, use)
-            except SettingError as error:
-                raise SettingError(error.wanted, f"{base!r}: {error.got}", error.do) from error
+                _check(base, model, words, use)
             except FAILURES as error:
-                why = f"{base!r} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-                raise SettingError(f"{use} with safetensors weights and a tokenizer", why, "name a folder that holds one") from error
+                raise _told(base, use, error) from error
         model.eval().requires_grad_(False)
         return Pretrained(model, words, mark(model))
 
@@ -90,11 +91,44 @@ class Pretrained:
         return model, names
 
 
+def present(base: str, use: str) -> None:
+    """Raises SettingError, in one line, where there is no such model; its weights are not read."""
+    with _quiet():
+        try:
+            _place(base, use)
+        except FAILURES as error:
+            raise _told(base, use, error) from error
+
+
+def _told(base: str, use: str, error: Exception) -> SettingError:
+    why = f"{base!r} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    return SettingError(f"{use} with safetensors weights and a tokenizer", why, "name a folder that holds one")
+
+
+def _place(base: str, use: str) -> dict[str, Any]:
+    """How the library is to look for it."""
+    from transformers import AutoConfig
+
+    if not os.path.isdir(base) and not NAME.fullmatch(base):
+        raise SettingError(f"{use} in a folder", f"{base!r}, where there is none", "name a folder that holds one")
+    where: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        AutoConfig.from_pretrained(base, **where)
+    except (OSError, ValueError):
+        if os.path.isdir(base):
+            raise
+        where["local_files_only"] = False
+        AutoConfig.from_pretrained(base, **where)
+    if os.path.isdir(base) and not any(name.endswith(".safetensors") for name in os.listdir(base)):
+        raise SettingError(f"{use} with safetensors weights", f"{base!r} without", "save it as safetensors: pickled weights are not read")
+    return where
+
+
 def _loaded(base: str, use: str, dtype: torch.dtype) -> tuple[Any, Any]:
     # Here, because loading the library takes seconds.
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-    where: dict[str, Any] = {"trust_remote_code": False, "local_files_only": _here(base)}
+    where = _place(base, use)
     words = AutoTokenizer.from_pretrained(base, **where)
     kind: Any = AutoModelForCausalLM if use == CAUSAL else AutoModel
     with torch.random.fork_rng(devices=[]):
@@ -103,33 +137,22 @@ def _loaded(base: str, use: str, dtype: torch.dtype) -> tuple[Any, Any]:
         model, found = kind.from_pretrained(base, use_safetensors=True, dtype=dtype, output_loading_info=True, **where)
     missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
     if missing or found["mismatched_keys"]:
-        got = f"one of another architecture, without {missing[0] if missing else 'weights of the right size'}"
+        got = f"{base!r}, of another architecture: without {missing[0] if missing else 'weights of the right size'}"
         raise SettingError(f"{use} whose weights are all there", got, "name another folder")
     return model, words
 
 
-def _here(base: str) -> bool:
-    """Whether the model is on this machine."""
-    from transformers import AutoConfig
-
-    try:
-        AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _check(model: Any, words: Any, use: str) -> None:
+def _check(base: str, model: Any, words: Any, use: str) -> None:
     if getattr(model.config, "is_encoder_decoder", False):
-        raise SettingError(use, "an encoder with a decoder", "name a model of one part")
+        raise SettingError(use, f"{base!r}, an encoder with a decoder", "name a model of one part")
     if not len(words):
-        raise SettingError("a tokenizer", "one without words", "put the tokenizer's files into the folder")
+        raise SettingError("a tokenizer", f"{base!r}, whose has no words", "put the tokenizer's files into the folder")
     if use != CAUSAL:
         return
     with torch.no_grad():
         first, second = model(input_ids=torch.tensor(PROBE), use_cache=False).logits[:, :2].float()
     if (first - second).abs().max() > CLOSE * first.abs().max():
-        raise SettingError(CAUSAL, "one that reads what comes after", "name a decoder, such as a GPT or a Llama")
+        raise SettingError(CAUSAL, f"{base!r}, which reads what comes after", "name a decoder, such as a GPT or a Llama")
 
 
 @contextmanager

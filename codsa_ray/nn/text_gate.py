@@ -73,6 +73,20 @@ class TextGate:
         return TextGate(arrays["runs"].view(np.uint64), float(arrays["copied"][0]), arrays["logs"], arrays["margin"])
 
 
+def evened(found: dict[str, np.ndarray], told: np.ndarray) -> dict[str, np.ndarray]:
+    """Reason -> (n,) bool refused rows, with as large a share of the rows without a text as of those with one, (n,) bool `told`.
+
+    Rows without a text pass every gate: kept all, they would come more often than they are drawn. The commonest reason takes them.
+    """
+    if not found or told.all() or not told.any():
+        return found
+    share = float(np.any([*found.values()], axis=0)[told].mean())
+    silent = np.flatnonzero(~told)
+    commonest = max(found, key=lambda reason: int(found[reason].sum()))
+    also = np.isin(np.arange(len(told)), silent[: round(share * len(silent))])
+    return found | {commonest: found[commonest] | also}
+
+
 def _words(text: str | None) -> list[bytes]:
     return [word.encode() for word in WORD.findall((text or "").lower())]
 

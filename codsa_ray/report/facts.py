@@ -221,7 +221,16 @@ def _audited(facts: Facts) -> dict[str, Any]:
     best = facts.decision.best
     key = (best[0].generator, 0, 0, best[0].share) if best else next(iter(k for k in facts.bench.pools if k[1] == 0), None)
     if key is None or key not in facts.bench.pools:
-        return {"fidelity": None, "privacy": None, "sample": [], "pictures": None, "images": [], "texts": [], "text_quality": {}}
+        return {
+            "fidelity": None,
+            "privacy": None,
+            "sample": [],
+            "pictures": None,
+            "images": [],
+            "texts": [],
+            "text_quality": {},
+            "coupling": [],
+        }
     bench, part = facts.bench, facts.bench.partitions[0].of_generator(key[3])
     most = MOST_ROWS if images(bench.rows.schema(0)) else 4 * AUDIT_ROWS
     real = bench.rows.training(0, part.regions, part.rule, side=part.side).table(most)

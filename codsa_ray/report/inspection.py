@@ -114,6 +114,18 @@ TEXTS = (
     ),
 )
 """Shown where there are columns of texts."""
+COUPLED = (
+    Measure(
+        "coupled",
+        "Parts that belong together",
+        "AUC of telling a row's own picture, text or table columns from those of another row of the region; 0.5: unrelated",
+        "together",
+        "coupled_real",
+        None,
+        1.0,
+    ),
+)
+"""Shown where rows have parts of several kinds."""
 
 
 def sentences(generators: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -150,6 +162,8 @@ def _signs(region: Mapping[str, Any]) -> Iterator[str]:
         yield "a classifier tells drawn texts from real ones"
     if apart("copied", "copied_fresh") > REPEATED:
         yield "training texts are copied more often than fresh texts would"
+    if apart("coupled", "coupled_real") < -SHORT:
+        yield "pictures, texts and table columns of a row belong together less than real ones"
     if apart("precision", "fresh") < -SHORT:
         yield "rows are drawn where there are no real ones"
     if apart("recall", "fresh") < -SHORT:
@@ -195,9 +209,9 @@ def render(found: Mapping[str, Any]) -> str:
 
 
 def _shown(generators: Sequence[Mapping[str, Any]]) -> tuple[Measure, ...]:
-    """All measures but those of texts where there are none."""
-    told = any("perplexity" in region for generator in generators for region in generator["regions"])
-    return (*MEASURES, *(TEXTS if told else ()))
+    """All measures but those of texts where there are none, and of parts where there is one."""
+    known = {key for generator in generators for region in generator["regions"] for key, value in region.items() if value is not None}
+    return (*MEASURES, *(TEXTS if "perplexity" in known else ()), *(COUPLED if "coupled" in known else ()))
 
 
 def _charts(regions: Sequence[Mapping[str, Any]], measures: Sequence[Measure]) -> list[tuple[Measure, Markup]]:

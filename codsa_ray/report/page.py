@@ -94,6 +94,7 @@ def _sections(report: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, A
     yield "images", "Drawn pictures", {"columns": report["images"]} if report.get("images") else {}
     told = {"columns": report["texts"], "quality": {"text_c2st": None, **(report.get("text_quality") or {})}} if report.get("texts") else {}
     yield "texts", "Drawn texts", told
+    yield "coupling", "What belongs together", {"pairs": report["coupling"]} if report.get("coupling") else {}
     yield "fidelity", "Fidelity", _fidelity(report.get("fidelity") or {})
     yield "privacy", "Privacy", {"value": report["privacy"]} if report.get("privacy") else {}
     yield "sample", "Drawn rows", {"rows": report["sample"]} if report.get("sample") else {}
