@@ -23,7 +23,7 @@ from PIL import Image
 
 from codsa_ray import Job, run
 from codsa_ray.candidates import Candidate
-from codsa_ray.domain import OTHERS, POOLED, TARGET, WEIGHTED
+from codsa_ray.domain import OTHERS, POOLED, POWERS, TARGET
 from codsa_ray.judge import compared, title
 from codsa_ray.pipeline import Kept, reopened
 from codsa_ray.report.scored import Scored
@@ -194,8 +194,9 @@ def ways_of(kept: Kept) -> dict[str, Pair]:
 
     raw = least(lambda c: c.kind == "plain" and c.fits == 1, "raw")
     if kept.bench.rows.domain is not None:
-        named = (("pooled", POOLED), ("target alone", TARGET), ("others alone", OTHERS), ("importance weights", WEIGHTED))
+        named = (("pooled", POOLED), ("target alone", TARGET), ("others alone", OTHERS))
         found = {"pooled, as it is": raw, **{name: least(lambda c, way=way: c.domains == way) for name, way in named}}  # type: ignore[misc]
+        found["importance weights"] = least(lambda c: c.domains in POWERS)
     else:
         found = {
             "as it is": raw,

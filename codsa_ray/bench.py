@@ -88,9 +88,9 @@ class Bench:
             return self
         return self._once(("within", domains), lambda: replace(self, domains=domains, memory={}))
 
-    def importance(self, fold: int, share: float = 1.0) -> np.ndarray:
-        """(n,) importance weights of `training`'s rows: 1 in the target domain, by density ratio in the others."""
-        return self._once(("importance", fold, share), lambda: self._importance(fold, share))
+    def importance(self, fold: int, power: float, share: float = 1.0) -> np.ndarray:
+        """(n,) importance weights of `training`'s rows: 1 in the target domain, a power of the density ratio in the others."""
+        return self._once(("importance", fold, power, share), lambda: self._importance(fold, power, share))
 
     def ratio(self, fold: int) -> Ratio:
         """The density ratio of the fold's training rows."""
@@ -165,9 +165,9 @@ class Bench:
         table = pa.concat_tables([own, others]).combine_chunks()
         return Ratio.of(table, np.arange(len(table)) < len(own), keys_of(table), self.rows.schema(fold), self.rows.seed)
 
-    def _importance(self, fold: int, share: float) -> np.ndarray:
+    def _importance(self, fold: int, power: float, share: float) -> np.ndarray:
         ratio, (own, others) = self.ratio(fold), self._tables(fold, share)
-        return np.concatenate([np.ones(len(own)), ratio.weights(others, keys_of(others))])
+        return np.concatenate([np.ones(len(own)), ratio.weights(others, keys_of(others), power)])
 
     def _held_out(self, fold: int) -> Real:
         table = self.rows.held_out(fold)

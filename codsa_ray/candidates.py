@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from codsa_ray.contracts import Allocator
-from codsa_ray.domain import OTHERS, POOLED, TARGET, WEIGHTED, WORDS
+from codsa_ray.domain import FLATTENED, POOLED, TARGET, WAYS, WEIGHTED, WORDS
 from codsa_ray.plan import Part, Plan, sainte_lague, size_of
 from codsa_ray.regions import Regions
 from codsa_ray.seeds import fingerprint
@@ -21,7 +21,7 @@ LARGEST_GAMMA = 4.0
 EXTRA = 0.25  # rows of Nakada's second part, times the training rows
 LEANING = 3  # regions whose weights are searched one by one
 FORMS = ("raw", "offset", "calibrated")
-BESIDE = (TARGET, POOLED, WEIGHTED)  # real rows that drawn rows of a target domain may stand beside
+BESIDE = (TARGET, POOLED, FLATTENED, WEIGHTED)  # real rows that drawn rows of a target domain may stand beside
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def baselines(
         found += [Candidate("retrained", fits=many, by="group", strength=1.0, variant=variant) for many in (1, fits)]
     full = Candidate("weights", by=ways[-1], strength=1.0, variant=variant)
     each = (Candidate(variant=variant), full, Candidate(fits=fits, variant=variant)) if domains else ()
-    return found + [replace(one, domains=way) for way in (TARGET, OTHERS, WEIGHTED) for one in each]
+    return found + [replace(one, domains=way) for way in WAYS[1:] for one in each]
 
 
 def largest_gamma(regions: Regions) -> float:

@@ -7,7 +7,8 @@ What is done about the ratio's known troubles:
 - a classifier that has seen a row knows where it came from: it is cross-fitted in PARTS, and a row asks the one that has not seen it;
 - it has few target rows to learn from: it sees one principal component for every `ROWS_PER_COLUMN` of them, with a ridge;
 - its odds are calibrated by Platt's line (shrunk, `Calibration`), fitted on the out-of-part odds;
-- a few huge weights would be all the data there are: none is above mean x sqrt(n) (n rows of other domains), and then the mean is made 1.
+- a few huge weights would be all the data there are: no ratio is above mean x sqrt(n) (n rows of other domains), its root is a second way
+  to weigh (Shimodaira's flattening), and the mean weight is made 1.
 
 Rows of the target domain weigh 1. Texts and pictures are seen by their embedding (embedding.py). Not for domains that differ in the law
 of the label given x: there the weights are right and the fit is not, which the held-out loss of the candidate says.
@@ -20,6 +21,7 @@ import pyarrow as pa
 
 from codsa_ray.basis import Basis
 from codsa_ray.correct import Calibration
+from codsa_ray.domain import POWERS
 from codsa_ray.embedding import Numbers
 from codsa_ray.errors import CandidateError
 from codsa_ray.pilot import LOGISTIC
@@ -42,8 +44,9 @@ class Ratio:
         points, basis: what the classifiers see.
         classifiers: (PARTS, p + 1) coefficients; part k has not seen the rows of part k.
         scaling: Platt's line.
-        limit, mean: the largest weight before it is divided by the mean.
-        rows, cut, size: of other domains: training rows, those at the limit, and how many equal weights are worth as much (Kish 1965).
+        limit: the largest ratio that counts as it is.
+        rows, cut: of other domains: training rows, and those at the limit.
+        means, sizes: of each of POWERS of the training rows' ratios: the mean, and how many equal weights are worth as much (Kish 1965).
         seed: of the parts.
     """
 
@@ -52,10 +55,10 @@ class Ratio:
     classifiers: np.ndarray
     scaling: Calibration
     limit: float
-    mean: float
     rows: int
     cut: int
-    size: float
+    means: dict[float, float]
+    sizes: dict[float, float]
     seed: int
 
     @staticmethod
@@ -84,22 +87,24 @@ class Ratio:
         scaling = Calibration.fit(_odds(D, classifiers, part), own.astype(np.int64), np.where(own, 0.5 / own.sum(), 0.5 / (~own).sum()))
         ratio = np.exp(np.clip(scaling.apply(_odds(D, classifiers, part)[~own]), -LONGEST, LONGEST))
         limit = float(ratio.mean() * np.sqrt(len(ratio)))
-        kept = np.minimum(ratio, limit)
-        size = float(kept.sum() ** 2 / np.square(kept).sum())
-        cut = int((ratio > limit).sum())
-        return Ratio(points, basis, classifiers, scaling, limit, float(kept.mean()), len(ratio), cut, size, seed)
+        kept = {power: np.minimum(ratio, limit) ** power for power in POWERS.values()}
+        means = {power: float(values.mean()) for power, values in kept.items()}
+        sizes = {power: float(values.sum() ** 2 / np.square(values).sum()) for power, values in kept.items()}
+        return Ratio(points, basis, classifiers, scaling, limit, len(ratio), int((ratio > limit).sum()), means, sizes, seed)
 
-    def weights(self, table: pa.Table, keys: np.ndarray) -> np.ndarray:
-        """(n,) float64 > 0 weights of canonical rows of other domains; their mean over the training ones is 1."""
+    def weights(self, table: pa.Table, keys: np.ndarray, power: float = 1.0) -> np.ndarray:
+        """(n,) float64 > 0 weights of canonical rows of other domains: a power of the ratio (one of POWERS), of mean 1 in training."""
         D = self.basis.design(self.points.encode(table))
         odds = self.scaling.apply(_odds(D, self.classifiers, _parts(keys, self.seed)))
-        return np.asarray(np.minimum(np.exp(np.clip(odds, -LONGEST, LONGEST)), self.limit) / self.mean)
+        return np.asarray(np.minimum(np.exp(np.clip(odds, -LONGEST, LONGEST)), self.limit) ** power / self.means[power])
 
     @property
     def notice(self) -> str:
         """What a reader should know of the weights."""
         cut = f"; {self.cut:,} of them were cut to the largest weight allowed" if self.cut else ""
-        return f"importance weights make {self.rows:,} rows of other domains worth {self.size:,.0f} of equal weight{cut}"
+        full, half = (self.sizes[power] for power in POWERS.values())
+        worth = f"worth {full:,.0f} of equal weight, their roots {half:,.0f}"
+        return f"importance weights make {self.rows:,} rows of other domains {worth}{cut}"
 
 
 def _parts(keys: np.ndarray, seed: int) -> np.ndarray:

@@ -13,10 +13,17 @@ from codsa_ray.errors import SchemaError
 from codsa_ray.infer import near
 from codsa_ray.values import as_text
 
-POOLED, TARGET, OTHERS, WEIGHTED = "", "target", "others", "weighted"
-"""Real rows of a fit: those of all domains as they are, of the target's alone, of the others alone, of all with importance weights."""
-WAYS = (POOLED, TARGET, OTHERS, WEIGHTED)
-WORDS = {TARGET: "target domain alone", OTHERS: "other domains alone", WEIGHTED: "importance weights"}
+POOLED, TARGET, OTHERS, WEIGHTED, FLATTENED = "", "target", "others", "weighted", "flattened"
+"""Real rows of a fit: those of all domains as they are, of the target's alone, of the others alone, of all with importance weights, or with
+their roots."""
+POWERS = {WEIGHTED: 1.0, FLATTENED: 0.5}
+WAYS = (POOLED, TARGET, OTHERS, WEIGHTED, FLATTENED)
+WORDS = {
+    TARGET: "target domain alone",
+    OTHERS: "other domains alone",
+    WEIGHTED: "importance weights full",
+    FLATTENED: "importance weights 0.5",
+}
 AIDED = 10.0
 """Sizes relative to the rows count rows of other domains up to so many times the target's own: the few themselves would bound synthesis
 to a few rows, and all of the others would ask for millions."""

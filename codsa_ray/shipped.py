@@ -7,7 +7,7 @@ import numpy as np
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
 from codsa_ray.correct import Calibration, Correction, Offset
-from codsa_ray.domain import OTHERS, TARGET, WEIGHTED
+from codsa_ray.domain import OTHERS, POWERS, TARGET
 from codsa_ray.plan import Plan
 from codsa_ray.regions import Regions
 from codsa_ray.rows import FINAL
@@ -48,9 +48,10 @@ def real_weights(candidate: Candidate, counts: np.ndarray, labels: np.ndarray) -
 
 def real_counts(bench: Bench, candidate: Candidate) -> np.ndarray:
     """(G,) weight of the real rows that one of the candidate's fits on all training rows takes, before weights by class or group."""
-    if candidate.domains == WEIGHTED:
+    if candidate.domains in POWERS:
         real = bench.training(FINAL, candidate.share)
-        return np.bincount(real.group, real.weight * bench.importance(FINAL, candidate.share), len(bench.rows.groups))
+        weight = real.weight * bench.importance(FINAL, POWERS[candidate.domains], candidate.share)
+        return np.bincount(real.group, weight, len(bench.rows.groups))
     own, others = bench.regions(FINAL, candidate.share).group_counts, np.array(bench.rows.others or [0])
     return np.asarray(own * (candidate.domains != OTHERS) + others * (candidate.domains != TARGET))
 

@@ -10,7 +10,7 @@ from codsa_ray.bench import Bench, Real
 from codsa_ray.bias import bias_corrected, smote
 from codsa_ray.candidates import Candidate
 from codsa_ray.correct import average, merge_cells, offset_scores
-from codsa_ray.domain import WEIGHTED
+from codsa_ray.domain import POWERS
 from codsa_ray.errors import CandidateError
 from codsa_ray.plan import sainte_lague, size_of
 from codsa_ray.seeds import rng_of, seed_of
@@ -77,7 +77,8 @@ def mixes(bench: Bench, candidate: Candidate, fold: int) -> Iterator[Mix]:
     """The training rows of each of the candidate's fits."""
     bench = bench.within(candidate.domains)
     real = bench.training(fold, candidate.share)
-    weight = real.weight * bench.importance(fold, candidate.share) if candidate.domains == WEIGHTED else real.weight
+    power = POWERS.get(candidate.domains)
+    weight = real.weight if power is None else real.weight * bench.importance(fold, power, candidate.share)
     base = Mix(real.X, real.group if candidate.kind == "cells" else real.y, weight, real.group)
     for index in range(candidate.fits):
         rng = rng_of(bench.rows.seed, "mix", fold, index)

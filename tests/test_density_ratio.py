@@ -46,7 +46,7 @@ def test_rows_of_one_law_weigh_about_the_same() -> None:
     weights = ratio.weights(table, keys)
     assert weights.mean() == pytest.approx(1.0)
     assert weights.std() < 0.35
-    assert ratio.size > 0.85 * len(weights)
+    assert ratio.sizes[1.0] > 0.85 * len(weights)
 
 
 def test_no_weight_is_above_the_root_of_the_rows() -> None:
@@ -54,9 +54,13 @@ def test_no_weight_is_above_the_root_of_the_rows() -> None:
     ratio, table, keys = fitted(rng.normal(4, 1, (200, 1)), rng.normal(0, 1, (400, 1)))
     weights = ratio.weights(table, keys)
     assert ratio.cut > 0
-    assert weights.max() == pytest.approx(ratio.limit / ratio.mean)
+    assert weights.max() == pytest.approx(ratio.limit / ratio.means[1.0])
     assert weights.mean() == pytest.approx(1.0)
     assert str(ratio.cut) in ratio.notice
+    flat = ratio.weights(table, keys, 0.5)
+    assert flat.mean() == pytest.approx(1.0)
+    assert np.allclose(flat**2 / np.mean(flat**2), weights)
+    assert ratio.sizes[0.5] > 2 * ratio.sizes[1.0]
 
 
 def test_a_row_is_judged_by_a_classifier_that_has_not_seen_it() -> None:
@@ -64,7 +68,7 @@ def test_a_row_is_judged_by_a_classifier_that_has_not_seen_it() -> None:
     ratio, _, _ = fitted(rng.normal(size=(100, 15)), rng.normal(size=(200, 15)))
     assert ratio.classifiers.shape == (5, 16)
     # One law: equal weights are right. A classifier that had seen the rows finds differences, and makes 200 of them worth 131.
-    assert ratio.size > 0.9 * ratio.rows
+    assert ratio.sizes[1.0] > 0.9 * ratio.rows
 
 
 def test_the_same_rows_weigh_the_same_in_any_company() -> None:

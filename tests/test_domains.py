@@ -14,7 +14,7 @@ from codsa_ray.bench import Bench
 from codsa_ray.candidates import BESIDE, Candidate, baselines, openers
 from codsa_ray.contracts import silent
 from codsa_ray.correct import Correction
-from codsa_ray.domain import AIDED, OTHERS, POOLED, TARGET, WAYS, WEIGHTED
+from codsa_ray.domain import AIDED, FLATTENED, OTHERS, POOLED, TARGET, WAYS, WEIGHTED
 from codsa_ray.errors import SchemaError, SettingError
 from codsa_ray.estimate import dry_run
 from codsa_ray.folder import Folder
@@ -168,7 +168,7 @@ def test_every_way_to_take_the_others_competes_with_the_same_fits() -> None:
     plain = baselines(5, True, False, True, 2, 0)
     assert found[: len(plain)] == plain
     names = [candidate.name for candidate in found[len(plain) :]]
-    for way in ("target domain alone", "other domains alone", "importance weights"):
+    for way in ("target domain alone", "other domains alone", "importance weights full", "importance weights 0.5"):
         assert {way, f"{way}, bag of 5", f"class weights full, {way}"} <= set(names)
     assert {c.level("calibrated") for c in found[len(plain) :]} == {"reweight", "bag"}
     assert Candidate().level("calibrated") == "correct"
@@ -199,9 +199,7 @@ def test_weights_in_closed_form_are_the_weights_of_the_fit(bench: Bench, way: st
     closed = fit_weights(candidate, regions, labels, candidate.plan(regions, bench.allocator), real_counts(bench, candidate))
     (mix,) = mixes(bench, candidate, FINAL)
     assert np.allclose(np.bincount(mix.group, mix.weight, len(labels)), closed)
-    total = {POOLED: FEW + 2 * MANY, TARGET: FEW, OTHERS: 2 * MANY, WEIGHTED: FEW + 2 * MANY}[way] - sum(bench.rows.counts[-1]) * (
-        way != OTHERS
-    )
+    total = {TARGET: FEW, OTHERS: 2 * MANY}.get(way, FEW + 2 * MANY) - sum(bench.rows.counts[-1]) * (way != OTHERS)
     assert mix.weight.sum() == pytest.approx(total)
 
 
@@ -293,7 +291,7 @@ def test_rows_of_a_table_without_domains_are_those_of_before(ray: None, tmp_path
 def test_each_way_to_take_the_others_is_tuned_by_itself() -> None:
     regions = Regions((Region("a", 0, 0, 20), Region("b", 1, 0, 20)), (0.5, 0.5), aided=400)
     space = Space(3, ("g-1",), 2, 12, True, False, True, 2, regions, seed=0, domains=True)
-    batches, best = strategy(space), {POOLED: 0, TARGET: 2, OTHERS: 1, WEIGHTED: 2}
+    batches, best = strategy(space), {POOLED: 0, TARGET: 2, OTHERS: 1, WEIGHTED: 2, FLATTENED: 0}
     batch, asked = next(batches), []
     while True:
         asked.append(batch)

@@ -12,7 +12,7 @@ from codsa_ray.bench import Bench, keys_of
 from codsa_ray.candidates import Candidate
 from codsa_ray.contracts import Progress
 from codsa_ray.density_ratio import Ratio
-from codsa_ray.domain import OTHERS, POOLED, TARGET, WEIGHTED
+from codsa_ray.domain import OTHERS, POOLED, POWERS, TARGET
 from codsa_ray.errors import InternalError
 from codsa_ray.fitdata import REGION, ROW
 from codsa_ray.folder import Folder
@@ -99,7 +99,8 @@ class Writer:
         """(n,) factor of each real row's weight."""
         factor = np.where(away, float(self.domains != TARGET), float(self.domains != OTHERS))
         if self.ratio is not None and away.any():
-            factor[away] = self.ratio.weights(canonical.filter(pa.array(away)), keys_of(told.filter(pa.array(away))))
+            others = pa.array(away)
+            factor[away] = self.ratio.weights(canonical.filter(others), keys_of(told.filter(others)), POWERS[self.domains])
         return factor
 
     def _drawn(self, output: Output) -> pa.Table:
@@ -184,7 +185,7 @@ def apply(
     folder.delete()
     rows, left = bench.rows, bench.partitions[FINAL].of_learner(candidate.share)
     weights = real_weights(candidate, real_counts(bench, candidate), rows.groups.labels(rows.schema(FINAL).classes))
-    ratio = bench.ratio(FINAL) if candidate.domains == WEIGHTED else None
+    ratio = bench.ratio(FINAL) if candidate.domains in POWERS else None
     work: Callable[[Output], Record] = Writer(rows, left, pools, plan, tuple(map(float, weights)), folder, candidate.domains, ratio)
     training = int(rows.group_counts(FINAL).sum()) + sum(rows.others)
     files = outputs(rows, pools, plan)
