@@ -39,7 +39,8 @@ def rows_of(data: Path | str, out: Path, target: str = "label", **settings: Any)
 
 def canonical(rows: Rows) -> pa.Table:
     """All training rows, in DATA's order."""
-    return pa.concat_tables(rows.schema(FINAL).canonical(table)[0] for table, _ in rows.original())
+    names = rows.schema(FINAL).arrow.names
+    return pa.concat_tables(block.select(names) for block in rows.blocks(FINAL, held_out=False))
 
 
 def tarred(path: Path, members: list[tuple[str | tarfile.TarInfo, bytes]]) -> Path:
