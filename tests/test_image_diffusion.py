@@ -72,7 +72,7 @@ def pixels_of(rows: pa.Table) -> np.ndarray:
 
 @cache
 def drawn_from() -> FittedImageDiffusion:
-    return fit(ImageDiffusion(width=16, steps=250, batch=48, rate=4e-3, held_out=0.0, evaluations=8, block=60), scans())
+    return fit(ImageDiffusion(width=16, steps=250, batch=48, rate=4e-3, held_out=0.0, evaluations=8, guidance=1.0, block=60), scans())
 
 
 # what is drawn

@@ -12,10 +12,15 @@ What differs, and why:
 
 Table columns beside the picture are those of real rows of the region, drawn again, and the picture is drawn for them: p(columns | region)
 is the training rows' own. So a row's columns are never new; to draw all columns of several kinds jointly is another method's business.
-Regions, columns and guidance need no words from the user. Guidance above 1 draws what is typical and costs diversity and twice the time;
-name the generator twice with different guidance, and the search weighs them like any two.
+Guidance above 1 draws what is typical, at twice the time; name the generator once per guidance, and the search weighs them like any.
 
-Cost without a base, one core: some 3 ms a 28 x 28 picture and evaluation to draw, 9 to learn from (width 48); 1 byte a pixel of memory.
+Measured once, mnist with 7 classes of some 400 pictures and 3 of 30, one seed: a judge trained on other pictures tells the drawn class of
+88 % (common) and 63 % (rare) without guidance, of 100 and 83 % at guidance 2. Frechet distance in the judge's features from 48 drawn to
+real pictures: 140 and 175 without, 102 and 157 at 1.5 (48 real ones: 53 and 56; the 30 rare training pictures drawn again: 141). Noise levels
+from 80 and not from 20, as there, bring 140 to 130. Twice the evaluations change nothing.
+
+Cost without a base, one core, 28 x 28 pictures at the defaults: 6 minutes to fit whatever their number, 26 s per 1,000 drawn at 20
+evaluations, twice that with guidance; 1 byte a pixel of memory.
 Not for: pictures beyond some 64 pixels a side on CPUs; regions of a handful of pictures with nothing in common with others, which are
 remembered; with a base, anything on CPUs but tests. A base may have seen the pictures before: what looks faithful may be memory.
 """
@@ -48,7 +53,7 @@ from codsa_ray.schema import Schema
 from codsa_ray.seeds import rng_of, seed_of
 
 UNET, DIT = "unet", "dit"
-SMALL, ADAPTERS, WEIGHTS = (2000, 64, 1e-3), (1000, 8, 1e-4), (1000, 8, 1e-5)
+SMALL, ADAPTERS, WEIGHTS = (3000, 32, 3e-3), (1000, 8, 1e-4), (1000, 8, 1e-5)
 """What `steps`, `batch` and `rate` are where they are not given: from nothing, a base's adapters, all its weights."""
 EVERY, PATIENCE = 100, 8
 PRESERVED = 0.5
@@ -89,7 +94,7 @@ class ImageDiffusion:
     lora: int = 8
     size: int | None = None
     backbone: str = UNET
-    width: int = 48
+    width: int = 32
     layers: int = 1
     patch: int | None = None
     steps: int | None = None
@@ -101,7 +106,7 @@ class ImageDiffusion:
     held_out: float = 0.1
     rows: int = 100_000
     evaluations: int = 20
-    guidance: float = 1.0
+    guidance: float = 1.5
     checkpoint: int = 500
     minutes: float = 10.0
     parts: int = 1

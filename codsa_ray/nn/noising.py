@@ -21,7 +21,7 @@ Raw = Callable[[Tensor, Tensor], Tensor]
 """(noisy (n, ...), time (n,)) -> what the network says of it."""
 PICTURE_MEAN, PICTURE_SPREAD = -0.5, 1.2
 """Of ln sigma in training: EDM's -1.2 and 1.2 for pictures, whose pixels it gives a deviation of .5 where ours have 1."""
-SIGMA_LOW, SIGMA_HIGH = 0.02, 20.0
+SIGMA_LOW, SIGMA_HIGH = 0.02, 80.0
 TIME = 250.0
 """What c_noise = ln(sigma) / 4 is multiplied by: networks of diffusers tell times of some hundreds apart."""
 EPSILON, VELOCITY, SAMPLE = "epsilon", "v_prediction", "sample"
