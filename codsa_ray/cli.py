@@ -12,7 +12,7 @@ from typing import Any
 
 from codsa_ray.errors import CodsaError, InputError, OutOfTime, SettingError, UserError
 from codsa_ray.heartbeat import LOG
-from codsa_ray.job import GENERATORS, Job
+from codsa_ray.job import Job
 from codsa_ray.plugins import names
 
 DESCRIPTION = "Does synthetic data help on your imbalanced data, where, how much, from which generator - or is re-weighting enough?"
@@ -95,12 +95,13 @@ def _augment(command: argparse.ArgumentParser) -> None:
         "--generator",
         action="append",
         metavar="NAME",
-        help=f"auto, {', '.join(names('generators'))}; NAME:setting=value (repeat; default: {', '.join(GENERATORS)})",
+        help=f"auto, {', '.join(names('generators'))}; NAME:setting=value (repeat; default: by the kinds of columns)",
     )
     add(
         "--learner",
         metavar="NAME",
-        help=f"{', '.join(names('learners'))}; sklearn:IMPORT.PATH for any scikit-learn classifier; NAME:setting=value (default: boosted)",
+        help=f"{', '.join(names('learners'))}; sklearn:IMPORT.PATH for any scikit-learn classifier; NAME:setting=value "
+        "(default: by the kinds of columns, boosted for tables)",
     )
     _search_options(command)
     add("--out", metavar="DIR", help="run folder, local or s3:// gs:// (default: codsa-run)")

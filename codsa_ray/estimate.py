@@ -46,9 +46,11 @@ def dry_run(job: Job, progress: Progress) -> str:
     """Schema, groups, plan ceiling, candidates and estimated cost, as text."""
     from codsa_ray import pipeline
 
+    pipeline.stand(job)
     with tempfile.TemporaryDirectory() as place:
         made = replace(pipeline.settled(job), out=place)
         rows, facts, partitions = pipeline.prepare(made, Folder(place), progress)
+        made = pipeline.made_for(made, rows)
         speeds = _calibrate(made, rows, partitions[FINAL])
         out = [f"notice   generator {name} is out: {reason}" for name, reason in speeds.out.items()]
         made = replace(made, generator=tuple(g for g in made.generator if identity(g) not in speeds.out))

@@ -113,7 +113,7 @@ def refuse(schema: Schema, kinds: frozenset[str], who: str, others: Callable[[fr
     for column in schema.columns:
         if column.kind not in kinds:
             got = f"column {column.name!r} of kind {column.kind}"
-            able = others(frozenset(c.kind for c in schema.columns))
+            able = others(schema.kinds)
             do = f'choose {" or ".join(able) or "another plug-in"}, or declare {{"{column.name}": {{"leave_out": true}}}} with --schema'
             raise SchemaError(f"columns of kind {', '.join(sorted(kinds))} for {who}", got, do)
 

@@ -5,19 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from codsa_ray import portfolio
+from codsa_ray.contracts import TABLE_KINDS, Generator, Learner, Strata
 from codsa_ray.contracts import Allocator as AllocatorProtocol
-from codsa_ray.contracts import Generator, Learner, Strata
 from codsa_ray.domain import Domain
 from codsa_ray.errors import SettingError
 from codsa_ray.filesystem import refuse_credentials
 from codsa_ray.plugins import make, name_of, restore, settings_of
 from codsa_ray.risk import task_of
 from codsa_ray.verdict import CONFIDENCE
-
-GENERATORS = ("sequential_trees", "tabular_diffusion")
-AUTO = ("sequential_trees", "tabular_diffusion:continuous=0.5", "interpolation", "bootstrap")
-"""What the generator name `auto` stands for, of them those that do the task; the search chooses. A diffusion is fitted where at least half
-of the drawn columns are continuous: it costs most of the four, and on categories trees are as faithful."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +35,9 @@ class Job:
             train learners, and pretrain generators.
         schema: overrides of the inferred schema.
         keep: id-like columns to keep.
-        generator, learner, allocator, strata: plug-ins; a generator may be `auto` (AUTO); the allocator `auto` is balanced, with a domain
-            target_mix: there sizes go by the rows, not by what is lacking.
+        generator, learner, allocator, strata: plug-ins; what the generators `default` and `auto` and the learner `default` stand for goes
+            by the kinds of columns (portfolio.py); the allocator `auto` is balanced, with a domain target_mix: there sizes go by the rows,
+            not by what is lacking.
         task: classification, regression or anomaly.
         loss: of a regression: squared, absolute or pinball:Q; "" is the task's own.
         bins: quantile bins of a regression's target that make groups, crossed with `group` and `region`; 0 leaves the target out.
@@ -78,8 +75,8 @@ class Job:
     target_domain: str | None = None
     schema: Mapping[str, Any] | None = None
     keep: tuple[str, ...] = ()
-    generator: tuple[str | Generator, ...] = GENERATORS
-    learner: str | Learner = "boosted"
+    generator: tuple[str | Generator, ...] = (portfolio.DEFAULT,)
+    learner: str | Learner = portfolio.DEFAULT
     allocator: str | AllocatorProtocol = "auto"
     strata: str | Strata = "whole"
     task: str = "classification"
@@ -154,15 +151,20 @@ class Job:
         number = self.budget.removesuffix("s")
         return float(number) if self.budget.endswith("s") and re.fullmatch(r"\d+(\.\d+)?", number) else 0.0
 
-    def made(self) -> "Job":
+    def made(self, kinds: frozenset[str] = TABLE_KINDS) -> "Job":
         """The same job with every plug-in name replaced by its instance.
+
+        Args:
+            kinds: of DATA's columns, by which `default` and `auto` choose.
 
         Raises:
             SettingError: a plug-in or a setting of it does not exist, or does not do the task.
         """
-        asked = dict.fromkeys(name for g in self.generator for name in (self._portfolio if g == "auto" else (g,)))
-        generators = tuple(make("generators", g) if isinstance(g, str) else g for g in asked)
-        learner = make("learners", self.learner) if isinstance(self.learner, str) else self.learner
+        parts = (portfolio.generators(g, kinds, self.task) if isinstance(g, str) else (g,) for g in self.generator)
+        generators = tuple(make("generators", g) if isinstance(g, str) else g for g in dict.fromkeys(g for part in parts for g in part))
+        learner = self.learner
+        if isinstance(learner, str):
+            learner = make("learners", portfolio.learner(learner, kinds, self.task))
         named = ("target_mix" if self.domain else "balanced") if self.allocator == "auto" else self.allocator
         allocator = make("allocators", named) if isinstance(named, str) else named
         strata = make("strata", self.strata) if isinstance(self.strata, str) else self.strata
@@ -170,10 +172,6 @@ class Job:
             if self.task not in plugin.needs.tasks:
                 raise SettingError(f"plug-ins that do {self.task}", name_of(plugin), "choose another or write one")
         return replace(self, generator=generators, learner=learner, allocator=allocator, strata=strata)
-
-    @property
-    def _portfolio(self) -> tuple[str, ...]:
-        return tuple(name for name in AUTO if self.task in make("generators", name).needs.tasks)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for job.json; plug-ins as name and settings."""

@@ -85,24 +85,30 @@ def _apart(job: Job) -> None:
             raise FolderError("an --out outside DATA", f"{job.out} inside {address}", "choose another --out")
 
 
-def _stand(job: Job) -> None:
-    """Raises SettingError where a plug-in lacks what it stands on beside DATA: before anything is fitted."""
-    for plugin in (*job.generator, job.learner):
+def stand(job: Job) -> None:
+    """Raises SettingError where a plug-in is not there, or lacks what it stands on beside DATA: before anything is read."""
+    made = job.made()
+    for plugin in (*made.generator, made.learner):
         ready = getattr(plugin, "ready", None)
         if ready is not None:
             ready()
 
 
 def settled(job: Job) -> Job:
-    """The job with plug-ins made and workers counted, this process connected to Ray."""
+    """The job with its workers counted, this process connected to Ray."""
     connect(job.address, job.workers)
-    return replace(job.made(), workers=job.workers or int(resources()["CPU"]) - (0 if job.address else EXTRA_CPUS))
+    return replace(job, workers=job.workers or int(resources()["CPU"]) - (0 if job.address else EXTRA_CPUS))
 
 
 def prepare(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any], dict[int, Partition]]:
     """Reads, splits and partitions: what every later stage stands on. `job` is settled."""
     rows, facts = read(job, out, progress)
-    return rows, facts, _partitions(job, rows)
+    return rows, facts, _partitions(made_for(job, rows), rows)
+
+
+def made_for(job: Job, rows: Rows) -> Job:
+    """The job with plug-ins made, those of `default` and `auto` by the kinds of the columns."""
+    return job.made(rows.schema(FINAL).kinds)
 
 
 def _partitions(job: Job, rows: Rows) -> dict[int, Partition]:
@@ -139,9 +145,8 @@ def run_until(job: Job, last: str, progress: Progress = silent) -> Report | None
     """
     if last not in STAGES:
         raise SettingError(f"a stage: {', '.join(STAGES)}", repr(last), "name one of them")
-    job = job.made()
     _apart(job)
-    _stand(job)
+    stand(job)
     out = Folder(job.out).absolute
     with claimed(out), scratch(out) as cache, beating(out, progress, job.max_hours) as beat:
         return _run(settled(job), out, cache, Clock(beat), last)
@@ -149,6 +154,7 @@ def run_until(job: Job, last: str, progress: Progress = silent) -> Report | None
 
 def _run(job: Job, out: Folder, cache: str, clock: Clock, last: str) -> Report | None:
     rows, read_facts, partitions = prepare(job, out, clock.progress)
+    job = made_for(job, rows)
     allocator: Any = job.allocator
     job = replace(job, generator=tuple(sized(g, partitions[FINAL].regions, allocator, job.gpus) for g in job.generator))  # type: ignore[arg-type]
     out.write_json("job.json", job.to_json())

@@ -57,6 +57,11 @@ class Schema:
         return self[self.target].categories
 
     @property
+    def kinds(self) -> frozenset[str]:
+        """Of the columns that take part."""
+        return frozenset(column.kind for column in self.columns)
+
+    @property
     def arrow(self) -> pa.Schema:
         """Names and canonical types of the columns."""
         return pa.schema([(column.name, column.arrow) for column in self.columns])

@@ -174,7 +174,7 @@ def test_unknown_option_and_bad_number(tmp_path: Path, out: str, capsys: pytest.
 def test_text_column_is_refused_by_name(tmp_path: Path, out: str, capsys: pytest.CaptureFixture[str], ray: None) -> None:
     notes = [f"patient {i} said that the {i}th morning was worse than the one before it" for i in range(60)]
     table = people().append_column("notes", pa.array(notes))
-    assert "'notes'" in refused(capsys, written(tmp_path, table), "--target", "income", "--out", out)
+    assert "'notes'" in refused(capsys, written(tmp_path, table), "--target", "income", "--learner", "boosted", "--out", out)
 
 
 def test_disk_full_leaves_one_line(tmp_path: Path) -> None:

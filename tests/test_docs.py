@@ -199,7 +199,7 @@ def _check_job(job: Any, added: str) -> None:
         Grouping.parse_merge(text)
     named = [("learners", job.learner), ("allocators", job.allocator), ("strata", job.strata)]
     for folder, text in [*(("generators", text) for text in job.generator), *named]:
-        if text not in (added, "auto"):
+        if text not in (added, "auto", "default"):
             make(folder, text)
 
 

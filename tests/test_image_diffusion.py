@@ -415,6 +415,17 @@ def test_models_of_another_kind_are_refused(tmp_path: Path) -> None:
     assert "UNet1DModel" in refusal(other, tmp_path)
 
 
+def test_a_base_is_told_ready_or_not_without_its_weights_being_read(tmp_path: Path) -> None:
+    """Of pickled weights and pipelines of another kind: `fit` tells the rest."""
+    folder = bases.small_ddpm(tmp_path / "good")
+    ImageDiffusion(base=str(folder)).ready()
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"")
+    ImageDiffusion(base=str(folder)).ready()
+    for other in (bases.small_ddpm(tmp_path / "pickled", safe_serialization=False), bases.small_gpt2(tmp_path / "words"), tmp_path / "no"):
+        with pytest.raises(SettingError):
+            ImageDiffusion(base=str(other)).ready()
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
     folder = bases.small_ddpm(tmp_path / "half")
     wider = bases.small_ddpm(tmp_path / "wider", classes=3)

@@ -41,7 +41,7 @@ from codsa_ray.folder import Folder
 from codsa_ray.nn.beside_picture import BesidePictures
 from codsa_ray.nn.device import gpu_dtype, one_thread
 from codsa_ray.nn.noising import Edm
-from codsa_ray.nn.picture_bases import CHUNK, PictureBase
+from codsa_ray.nn.picture_bases import CHUNK, PictureBase, present
 from codsa_ray.nn.picture_drawing import PictureDrawing
 from codsa_ray.nn.picture_loss import PictureLoss, PictureRows, natural, needed
 from codsa_ray.nn.picture_networks import ByVector, Condition
@@ -131,6 +131,11 @@ class ImageDiffusion:
     def tiny(cls) -> Self:
         """A small network, a few steps."""
         return cls(steps=25, width=16, batch=16, rate=3e-3, evaluations=3, block=64)
+
+    def ready(self) -> None:
+        """Raises SettingError where the base is not there."""
+        if self.base is not None:
+            present(self.base)
 
     def fit(self, data: FitData, worker: Worker) -> None:
         """Trains or tunes; rank 0 writes pictures.json, network.safetensors and rows.parquet under worker.folder.

@@ -108,6 +108,11 @@ class Convnet:
     def _rate(self) -> float:
         return self.rate or (BASE_RATE if self.base else RATE)
 
+    def ready(self) -> None:
+        """Raises SettingError where the base is not there."""
+        if self.base is not None:
+            VisionBase.read(self.base)
+
     def encoder(self, train: pa.Table, schema: Schema) -> Pictured:
         """Pictures as bytes of one size, the other columns standardised and one-hot.
 

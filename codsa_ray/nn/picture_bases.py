@@ -6,6 +6,7 @@ Weights are safetensors and nothing that comes with them is run. What is on this
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -115,7 +116,7 @@ class PictureBase:
         except SettingError as error:
             raise SettingError(error.wanted, f"{base!r}: {error.got}", error.do) from error
         except FAILURES as error:
-            raise SettingError(WANTED, f"{base!r} ({type(error).__name__}: {' '.join(str(error).split())[:200]})", DO) from error
+            raise _told(base, error) from error
         known = mark(model, coder) if coder is not None else mark(model)
         return PictureBase(model, Coder(coder.float().to(device)) if coder else None, noising, tuple(texts), words, pooled, known)
 
@@ -163,26 +164,56 @@ class PictureBase:
         return ByVector(self.model, Condition(levels, columns, width))
 
 
+def present(base: str) -> None:
+    """Raises SettingError, in one line, where there is no such pipeline or one of another kind; its weights are not read."""
+    try:
+        listed, _ = _listed(base)
+    except SettingError as error:
+        raise SettingError(error.wanted, f"{base!r}: {error.got}", error.do) from error
+    except FAILURES as error:
+        raise _told(base, error) from error
+    denoiser = Path(base) / _named(listed, DENOISERS)
+    if denoiser.is_dir() and not list(denoiser.glob("*.safetensors")):
+        raise SettingError(WANTED, f"{base!r} without safetensors weights", "save it as safetensors: pickled weights are not read")
+
+
+def _told(base: str, error: Exception) -> SettingError:
+    return SettingError(WANTED, f"{base!r} ({type(error).__name__}: {' '.join(str(error).split())[:200]})", DO)
+
+
+def _named(listed: dict[str, Any], names: Sequence[str]) -> str:
+    return next((name for name in names if name in listed), "")
+
+
+def _listed(base: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(what model_index.json lists, how the library is to look for its parts)."""
+    # Here, because loading the library takes seconds.
+    from diffusers import DiffusionPipeline
+
+    where = {"local_files_only": _here(base)}
+    listed = dict(DiffusionPipeline.load_config(base, **where))
+    denoiser = _named(listed, DENOISERS)
+    kind = str((listed[denoiser] or [None, None])[1]) if denoiser else "no denoiser"
+    if kind not in (*VECTOR, *WORDS):
+        raise SettingError(WANTED, f"{listed.get('_class_name')} with {kind}", DO)
+    return listed, where
+
+
 def _loaded(base: str, dtype: torch.dtype) -> tuple[Any, Any, Any]:
     """(pipeline, denoiser, autoencoder or None)."""
-    # Here, because loading the library takes seconds.
     import diffusers
     from diffusers.utils import logging
 
     logging.disable_progress_bar()
-    where = {"local_files_only": _here(base)}
-    listed = diffusers.DiffusionPipeline.load_config(base, **where)
-    denoiser, coder = (next((name for name in names if name in listed), None) for names in (DENOISERS, CODERS))
-    kind = str((listed[denoiser] or [None, None])[1]) if denoiser else "no denoiser"
-    if denoiser is None or kind not in (*VECTOR, *WORDS):
-        raise SettingError(WANTED, f"{listed.get('_class_name')} with {kind}", DO)
+    listed, where = _listed(base)
+    denoiser, coder = (_named(listed, names) for names in (DENOISERS, CODERS))
     parts: dict[str, Any] = {}
     for name in filter(None, (denoiser, coder)):
         held: Any = getattr(diffusers, str(listed[name][1]))
         part, found = held.from_pretrained(base, subfolder=name, use_safetensors=True, torch_dtype=dtype, output_loading_info=True, **where)
         if found["missing_keys"] or found["mismatched_keys"]:
             got = f"one of another architecture, without {sorted(found['missing_keys'])[:1] or 'weights of the right size'}"
-            raise SettingError(f"a {kind} whose weights are all there", got, DO)
+            raise SettingError(f"a {listed[name][1]} whose weights are all there", got, DO)
         parts[name] = part.eval()
     if getattr(parts[denoiser].config, "addition_embed_type", None):
         raise SettingError(WANTED, f"{listed.get('_class_name')}, whose denoiser wants further inputs", DO)
@@ -190,7 +221,7 @@ def _loaded(base: str, dtype: torch.dtype) -> tuple[Any, Any, Any]:
     pipeline = diffusers.DiffusionPipeline.from_pretrained(
         base, use_safetensors=True, trust_remote_code=False, torch_dtype=dtype, **where, **spared, **parts
     )
-    return pipeline, parts[denoiser], parts.get(coder or "")
+    return pipeline, parts[denoiser], parts.get(coder)
 
 
 def _here(base: str) -> bool:

@@ -69,9 +69,11 @@ def read(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any
 
 def _check_kinds(job: Job, rows: Rows) -> None:
     """Plug-ins may change while the rows are kept, so this is no part of reading."""
-    for folder, plugins in (("learners", (job.learner,)), ("generators", job.generator)):
+    schema = rows.schema(FINAL)
+    made = job.made(schema.kinds)
+    for folder, plugins in (("learners", (made.learner,)), ("generators", made.generator)):
         for plugin in plugins:
-            refuse(rows.schema(FINAL), plugin.needs.kinds, type(plugin).__name__, partial(taking, folder))  # type: ignore[union-attr]
+            refuse(schema, plugin.needs.kinds, type(plugin).__name__, partial(taking, folder))  # type: ignore[union-attr]
 
 
 def _depends(job: Job, found: list[tuple[Fragment, bool]]) -> dict[str, Any]:
