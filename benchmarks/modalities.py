@@ -1,4 +1,4 @@
-"""`make bench-modalities`: whole passes on texts (and pictures), every way beside the others; writes docs/benchmarks/modalities.md.
+"""`make bench-modalities`: whole passes on texts and pictures, every way beside the others; writes docs/benchmarks/modalities.md.
 
 `python -m benchmarks.modalities [--half NAME]... [--set NAME]... [--learner NAME]... [--seeds N] [--minutes M] [--page]` measures what is
 not there, each cell in a process of its own; `--page` only writes the page. CODSA_DATA names the folder of the data.
@@ -22,7 +22,7 @@ from benchmarks.modality import WAYS, Half, half_of
 
 PLACE = Path("runs/modalities")
 PAGE = Path("docs/benchmarks/modalities.md")
-HALVES = ("texts",)
+HALVES = ("texts", "pictures")
 LIMIT = 3600  # seconds of one cell
 
 

@@ -73,9 +73,13 @@ class Plan:
 
     def row_weights(self) -> list[np.ndarray]:
         """Per region the weight of each of its rows, in the pool's order (part after part)."""
-        if not self.parts:
-            return []
-        return [np.concatenate([np.full(part.counts[k], part.row_weight) for part in self.parts]) for k in range(len(self.parts[0].counts))]
+        return [self.weights_of(region, 0, int(count)) for region, count in enumerate(self.counts)]
+
+    def weights_of(self, region: int, start: int, take: int) -> np.ndarray:
+        """(take,) weights of a region's rows from `start` on: as many numbers as are asked for, however large the plan."""
+        edges = np.cumsum([0, *(part.counts[region] for part in self.parts)])
+        inside = np.diff(np.clip(edges, start, start + take))
+        return np.repeat([part.row_weight for part in self.parts], inside)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

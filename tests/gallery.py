@@ -38,6 +38,27 @@ def digits(common: int = COMMON, rare: int = RARE) -> pa.Table:
     })  # fmt: skip
 
 
+def coloured(own: int, other: int, seed: int) -> pa.Table:
+    """Digits told from 0 to 4 apart from higher ones: of either kind so many in its own colour (high ones red), and in the other's."""
+    flat, label = load_digits(return_X_y=True)
+    random = np.random.default_rng(seed)
+    pictures, high, colour = [], [], []
+    for kind in (False, True):
+        rows = random.permutation(np.flatnonzero((label >= 5) == kind))[: own + other]
+        for place, row in enumerate(rows):
+            red = kind if place < own else not kind
+            inked = (flat[row] * 15.9).astype(np.uint8).reshape(8, 8)
+            pictures.append(encoded(np.stack([inked * red, inked * (not red), np.zeros_like(inked)], axis=2)))
+            high.append(kind)
+            colour.append("red" if red else "green")
+    return pa.table({"picture": pa.array(pictures, pa.binary()), "high": high, "colour": colour})
+
+
+def pixels(file: bytes) -> np.ndarray:
+    """(H, W, C) uint8."""
+    return np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+
+
 def class_folder(folder: Path, table: pa.Table) -> Path:
     """FOLDER/label/x.png."""
     for name, data in zip(table["name"].to_pylist(), table["picture"].to_pylist(), strict=True):

@@ -32,6 +32,10 @@ def report_sample() -> dict[str, Any]:
         "sample": _sample(),
         "pictures": _pictures(rng),
         "images": _images(),
+        "picture_quality": {
+            **{"frechet": 0.31, "frechet_real": 0.08, "picture_precision": 0.81, "picture_fresh": 0.86, "picture_recall": 0.77},
+            **{"judged": 0.91, "judged_real": 0.95},
+        },
         "texts": _texts(),
         "text_quality": {
             **{"text_c2st": 0.61, "text_c2st_se": 0.02, "perplexity": 5.12, "perplexity_real": 4.66},

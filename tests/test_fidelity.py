@@ -157,9 +157,10 @@ def test_an_audit_is_plain_data_and_the_same_each_time() -> None:
     drawn = FRESH.slice(0, 300)
     first, second = (audit(TABLE, mixed_table(400, 2)[0], drawn, SCHEMA, REGIONS, 3) for _ in range(2))
     assert json.dumps(first, sort_keys=True, allow_nan=False) == json.dumps(second, sort_keys=True, allow_nan=False)
-    assert set(first) == {"fidelity", "privacy", "sample", "pictures", "images", "texts", "text_quality", "coupling"}
+    assert set(first) == {"fidelity", "privacy", "sample", "pictures", "images", "picture_quality", "texts", "text_quality", "coupling"}
 
 
 def test_an_audit_of_no_rows_says_nothing() -> None:
-    nothing = {"fidelity": {}, "privacy": {}, "sample": [], "pictures": None, "images": [], "texts": [], "text_quality": {}, "coupling": []}
+    nothing = {"fidelity": {}, "privacy": {}, "sample": [], "pictures": None, "images": [], "texts": [], "coupling": []}
+    nothing |= {"picture_quality": {}, "text_quality": {}}
     assert audit(TABLE, FRESH, FRESH.slice(0, 0), SCHEMA, REGIONS, 0) == nothing

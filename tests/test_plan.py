@@ -100,6 +100,14 @@ def test_plans_come_back_from_json_and_weigh_every_row(parts: list[tuple], draws
     assert [len(each) for each in weights] == plan.counts.tolist()
     for k, each in enumerate(weights):
         assert each.tolist() == [weight for counts, weight in parts for _ in range(counts[k])]
+        for start in range(len(each) + 1):
+            assert plan.weights_of(k, start, len(each) - start).tolist() == each[start:].tolist()
+            assert plan.weights_of(k, 0, start).tolist() == each[:start].tolist()
+
+
+def test_weights_of_a_few_rows_of_a_huge_plan_are_a_few_numbers() -> None:
+    plan = Plan((Part((10**13, 5), 0.2), Part((10**13, 5), 1.0)))
+    assert plan.weights_of(0, 10**13 - 1, 3).tolist() == [0.2, 1.0, 1.0]
 
 
 def test_size_is_relative_to_gap_and_rows() -> None:

@@ -26,7 +26,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, ray: None) -> Bench:
     place = tmp_path_factory.mktemp("shipped")
     one = job(written(place, patients(400)), place / "run", group=("sex",), hide=("sex",))
     run_until(one, "read")
-    made = settled(one)
+    made = settled(one.made())
     rows = rows_of(Report(Folder(one.out).absolute.address, None, {}))  # type: ignore[arg-type]
     parts = {FINAL: partition(rows, Whole(), FINAL)}
     return Bench(rows, parts, {}, made.learner, made.allocator, str(place / "cache"))  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from codsa_ray.audit.coupling import coupling
 from codsa_ray.audit.fidelity import fidelity
 from codsa_ray.audit.images import shrunk
 from codsa_ray.audit.nearest import sample
+from codsa_ray.audit.picture_quality import picture_quality
 from codsa_ray.audit.pictures import pictures
 from codsa_ray.audit.privacy import privacy
 from codsa_ray.audit.text_quality import text_quality
@@ -19,7 +20,7 @@ from codsa_ray.schema import Schema
 def audit(
     real: pa.Table, held_out: pa.Table, drawn: pa.Table, schema: Schema, regions: Regions, seed: int, rows: bool = True
 ) -> dict[str, Any]:
-    """The report's parts: fidelity, privacy, sample, pictures (of columns that are pixels), images, texts, text_quality and coupling.
+    """The report's parts: fidelity, privacy, sample, pictures (of columns that are pixels), images and texts with their quality, coupling.
 
     Args:
         real: canonical training rows with `_region`.
@@ -36,6 +37,7 @@ def audit(
         "sample": sample(real, drawn, schema, regions, seed, rows),
         "pictures": pictures(real, drawn, schema, regions, seed, rows),
         "images": images.beside(real, drawn, schema, regions, seed, rows),
+        "picture_quality": picture_quality(real, held_out, drawn, schema, seed),
         "texts": texts.beside(real, drawn, schema, regions, seed, rows),
         "text_quality": text_quality(real, held_out, drawn, schema, seed),
         "coupling": coupling(real, drawn, schema, seed),

@@ -41,7 +41,7 @@ from codsa_ray.nn.row_loss import natural, needed
 from codsa_ray.nn.row_prose import Prose, RowProse
 from codsa_ray.nn.row_sequences import RowSequences
 from codsa_ray.nn.shards import shard
-from codsa_ray.nn.text_gate import TextGate
+from codsa_ray.nn.text_gate import TextGate, evened
 from codsa_ray.nn.text_words import BROKEN
 from codsa_ray.nn.train import Score, Training, train
 from codsa_ray.seeds import rng_of, seed_of
@@ -265,11 +265,4 @@ class FittedTextLm:
             broken = np.array([text is not None and BROKEN in text for text in texts])
             for reason, rows in ((COPIED, copies), (STRANGE, strange), (UNREADABLE, broken)):
                 found[f"{name!r} {reason}"] = rows
-        if told.any() and not told.all():
-            # Rows without a text pass every gate: kept all, they would come more often than the model draws them. So the commonest
-            # reason takes its share of them too.
-            share = float(np.any([*found.values()], axis=0)[told].mean())
-            silent = np.flatnonzero(~told)
-            commonest = max(found, key=lambda reason: int(found[reason].sum()))
-            found[commonest][silent[: round(share * len(silent))]] = True
-        return found
+        return evened(found, told)

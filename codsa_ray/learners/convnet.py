@@ -12,6 +12,7 @@ Cost, one core: some 0.5 ms a 28 x 28 picture and step (width 24), 10 s for 300 
 floats. Not for: texts, which are refused; several columns of pictures; with a base, CPUs.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from torch.nn import functional
 from codsa_ray.aside import set_aside
 from codsa_ray.contracts import TABLE_KINDS, Needs, Predictor
 from codsa_ray.errors import CandidateError, SettingError
+from codsa_ray.last_layer import retrained
 from codsa_ray.nn.augmenting import FLIP, KINDS, SHIFT, augmented, shares, turned
 from codsa_ray.nn.device import gpu_dtype, one_thread
 from codsa_ray.nn.here import Here
@@ -150,6 +152,18 @@ class Convnet:
                 self._pretrain(module, learned, seed)
             self._train(module, learned, held, seed)
         return Seen(module, present, classes, centre, spread)
+
+    def retrained(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, last: np.ndarray, *, classes: int, seed: int) -> Predictor:
+        """Fitted on `weight`; then the last layer again, on weights `last` (last_layer.py)."""
+        fitted = self.fit(X, y, weight, classes=classes, seed=seed)
+        if not isinstance(fitted, Seen) or not classes:
+            return fitted
+        layer, labels = fitted.module.leave, np.searchsorted(fitted.present, y)
+        slope, start = (array.detach().cpu().numpy() for array in (layer.weight.T, layer.bias))
+        slope, start = retrained(lambda places: fitted.features(X[places]), slope, start, labels, last, self.held, seed)
+        layer.weight.data.copy_(torch.from_numpy(slope.T.copy()))
+        layer.bias.data.copy_(torch.from_numpy(start))
+        return fitted
 
     @property
     def _device(self) -> str:
@@ -349,7 +363,7 @@ class Seen:
         centre, spread: of values.
     """
 
-    module: nn.Module
+    module: PictureClassifier
     present: np.ndarray
     classes: int
     centre: float
@@ -357,13 +371,21 @@ class Seen:
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """(n, C) log-probabilities, or (n,) predictions."""
+        found = self._each(X, self.module, len(self.present))
+        if self.classes:
+            return log_probabilities(found, self.present, self.classes)
+        return found[:, 0] * self.spread + self.centre
+
+    def features(self, X: np.ndarray) -> np.ndarray:
+        """(n, F) float64 what scores are linear in."""
+        return self._each(X, self.module.told, self.module.features)
+
+    def _each(self, X: np.ndarray, say: Callable[[Tensor, Tensor], Tensor], width: int) -> np.ndarray:
+        """(n, width) what `say` says of rows, some at a time."""
         pictures, columns = taken_apart(X)
         nothing = torch.zeros(0)
         rows = Rows(pictures, columns, np.arange(len(X)), nothing, nothing, nothing)
         device = str(next(self.module.parameters()).device)
         with torch.no_grad(), one_thread():
-            parts = [self.module(*rows.seen(places, device)).float().cpu() for places in torch.arange(len(X)).split(SCORED)]
-        found = torch.cat(parts).numpy().astype(np.float64) if len(X) else np.zeros((0, len(self.present)))
-        if self.classes:
-            return log_probabilities(found, self.present, self.classes)
-        return found[:, 0] * self.spread + self.centre
+            parts = [say(*rows.seen(places, device)).float().cpu() for places in torch.arange(len(X)).split(SCORED)]
+        return torch.cat(parts).numpy().astype(np.float64) if len(X) else np.zeros((0, width))

@@ -16,12 +16,10 @@ from codsa_ray.aside import set_aside
 from codsa_ray.contracts import Needs, Predictor
 from codsa_ray.encode import OneHot
 from codsa_ray.errors import CandidateError
-from codsa_ray.ridge import solved
+from codsa_ray.last_layer import retrained
 from codsa_ray.schema import Schema
 from codsa_ray.scores import OneClass, best_constant, log_probabilities
 from codsa_ray.seeds import rng_of, seed_of
-
-PULL, STEPS = 1e-2, 500  # of a last layer trained again: ridge towards the layer as it was, and most steps
 
 
 @dataclass(frozen=True)
@@ -115,27 +113,21 @@ class Mlp:
         return Regressor(layers, centre, spread)
 
     def retrained(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, last: np.ndarray, *, classes: int, seed: int) -> Predictor:
-        """Fitted on `weight`; then the last layer again, on weights `last` (deep feature reweighting: Kirichenko, Izmailov & Wilson 2023).
-
-        On the rows that chose the checkpoint: they taught no other layer, and features of rows that did look better than they are. Where
-        those lack a class, on all rows. The paper fits anew on balanced samples of validation rows; here a ridge pulls towards the layer as
-        it was, since a rare group often has a handful of rows there.
-        """
+        """Fitted on `weight`; then the last layer again, on weights `last` (last_layer.py)."""
         fitted = self.fit(X, y, weight, classes=classes, seed=seed)
         if not isinstance(fitted, Classifier):
             return fitted
-        labels = np.searchsorted(fitted.present, y)
-        kept = set_aside(labels, self.held, seed)
-        if len(np.unique(labels[kept])) < len(fitted.present):
-            kept = np.ones(len(y), dtype=bool)
         *inner, slope, start = fitted.layers
-        with torch.no_grad(), threadpool_limits(1):
-            hidden = torch.from_numpy(np.array(X[kept], dtype=np.float32))
-            for index in range(0, len(inner), 2):
-                hidden = F.relu(torch.addmm(torch.from_numpy(inner[index + 1]), hidden, torch.from_numpy(inner[index])))
-            seen = hidden.numpy().astype(np.float64)
-            more = solved(seen, labels[kept], last[kept], seen @ slope + start, len(fitted.present), PULL, STEPS)
-        return replace(fitted, layers=(*inner, slope + more[:-1].astype(np.float32), start + more[-1].astype(np.float32)))
+
+        def features(places: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                hidden = torch.from_numpy(np.array(X[places], dtype=np.float32))
+                for index in range(0, len(inner), 2):
+                    hidden = F.relu(torch.addmm(torch.from_numpy(inner[index + 1]), hidden, torch.from_numpy(inner[index])))
+            return hidden.numpy()
+
+        labels = np.searchsorted(fitted.present, y)
+        return replace(fitted, layers=(*inner, *retrained(features, slope, start, labels, last, self.held, seed)))
 
     def _smoothing(self, total: np.ndarray) -> Tensor:
         """(P,) from the weight of each class."""

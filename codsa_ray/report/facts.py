@@ -228,6 +228,7 @@ def _audited(facts: Facts) -> dict[str, Any]:
             "pictures": None,
             "images": [],
             "texts": [],
+            "picture_quality": {},
             "text_quality": {},
             "coupling": [],
         }

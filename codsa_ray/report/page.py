@@ -91,7 +91,7 @@ def _sections(report: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, A
     drawable = reliability.get("before") or reliability.get("after")
     yield "reliability", "Reliability", {"chart": charts.reliability(reliability), "ece": reliability.get("ece") or {}} if drawable else {}
     yield "pictures", "Pictures", {"value": report.get("pictures")} if (report.get("pictures") or {}).get("regions") else {}
-    yield "images", "Drawn pictures", {"columns": report["images"]} if report.get("images") else {}
+    yield "images", "Drawn pictures", _pictured(report)
     told = {"columns": report["texts"], "quality": {"text_c2st": None, **(report.get("text_quality") or {})}} if report.get("texts") else {}
     yield "texts", "Drawn texts", told
     yield "coupling", "What belongs together", {"pairs": report["coupling"]} if report.get("coupling") else {}
@@ -101,6 +101,11 @@ def _sections(report: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, A
     yield "cost", "Cost", _cost(report.get("stages") or [])
     yield "schema", "Schema", _some(columns=report.get("schema"), left_out=report.get("left_out"))
     yield "run", "Run", _some(notices=report.get("notices"), job=report.get("job"), environment=report.get("environment"))
+
+
+def _pictured(report: Mapping[str, Any]) -> dict[str, Any]:
+    quality = {"frechet": None, **(report.get("picture_quality") or {})}
+    return {"columns": report["images"], "quality": quality} if report.get("images") else {}
 
 
 def _some(**values: Any) -> dict[str, Any]:

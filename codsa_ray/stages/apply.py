@@ -108,7 +108,7 @@ class Writer:
         (table,) = pool.tables(shards=[pool.shards[output.shard]])
         table = table.take(pa.array(prefix(table[REGION].to_numpy(), output.take)))
         region = table[REGION].to_numpy()
-        weights = [part[start : start + take] for part, start, take in zip(self.plan.row_weights(), output.start, output.take, strict=True)]
+        weights = [self.plan.weights_of(k, start, take) for k, (start, take) in enumerate(zip(output.start, output.take, strict=True))]
         return self._marked(self.rows.schema(FINAL).original(table), True, region, np.concatenate(weights), output.draw)
 
     def _marked(self, table: pa.Table, synthetic: bool, region: np.ndarray, weight: np.ndarray, draw: int) -> pa.Table:
