@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from codsa_ray.folder import Folder
 
 PROGRESS = "progress.json"
 EVERY, REMOTE_EVERY = 1.0, 20.0  # seconds between two writes: a put on an object store costs money
+ALIVE = 20.0  # seconds after which it says that it is there, whether or not a stage had a word to say: a fit may take an hour
 LOG = logging.getLogger("codsa_ray")
 
 
@@ -38,6 +40,7 @@ class Heartbeat:
     at: dict[str, Any] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
+    lock: threading.Lock = field(default_factory=threading.Lock)
     written: float = -REMOTE_EVERY
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
@@ -63,7 +66,7 @@ class Heartbeat:
     def write(self, state: str, reason: str = "") -> None:
         """Stores where the run is: running, ended or stopped."""
         self.written = time.perf_counter()
-        value = {
+        value: dict[str, Any] = {
             "state": state,
             "reason": reason,
             "at": self.at,
@@ -73,16 +76,30 @@ class Heartbeat:
             "host": socket.gethostname(),
             "process": os.getpid(),
         }
-        self.out.write_json(PROGRESS, value)
+        with self.lock:
+            self.out.write_json(PROGRESS, value)
+
+    def watch(self, over: threading.Event) -> None:
+        """Says every ALIVE seconds that the run is there, until it is over."""
+        while not over.wait(ALIVE):
+            # A word that could not be written is no reason to end a run: the next one may be.
+            with suppress(OSError, CodsaError):
+                self.write("running")
 
 
 @contextmanager
 def beating(out: Folder, told: Progress, hours: float = 0.0) -> Iterator[Heartbeat]:
     """A heartbeat for the block; how the block ended is written down."""
-    beat = Heartbeat(out, told, hours)
+    beat, over = Heartbeat(out, told, hours), threading.Event()
     beat.write("running")
+    watch = threading.Thread(target=beat.watch, args=(over,), daemon=True)
+    watch.start()
     try:
-        yield beat
+        try:
+            yield beat
+        finally:
+            over.set()
+            watch.join()
     except BaseException as error:
         # What ended the run is what its caller has to hear of; that it could not be written down as well is not.
         with suppress(OSError):

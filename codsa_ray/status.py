@@ -10,7 +10,7 @@ from codsa_ray.folder import Folder
 from codsa_ray.heartbeat import PROGRESS
 from codsa_ray.manifest import check_run
 
-SILENT = 120.0  # seconds without a word after which a run elsewhere is taken for dead; stages tell of each block, fit or trial
+SILENT = 120.0  # seconds without a word after which a run elsewhere is taken for dead; it says every 20 s that it is there
 
 
 def status(run_folder: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from codsa_ray import heartbeat
 from codsa_ray.cli import main
 from codsa_ray.contracts import silent
 from codsa_ray.errors import FolderError, OutOfTime, SettingError
@@ -65,6 +66,22 @@ def test_it_writes_once_a_second_however_often_it_is_told(out: Folder, monkeypat
     for done in range(500):
         beat("synthesize", done, 500)
     assert len(writes) == 1
+
+
+def test_a_run_whose_stage_says_nothing_for_long_still_says_that_it_is_there(out: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "ALIVE", 0.02)
+    with beating(out, silent) as beat:
+        beat("fit", 0, 3)
+        first = stored(out)["time"]
+        until = time.monotonic() + 10
+        while stored(out)["time"] == first and time.monotonic() < until:
+            time.sleep(0.01)
+        assert stored(out)["time"] > first
+        assert stored(out)["at"]["stage"] == "fit"
+    ended = stored(out)
+    time.sleep(0.06)
+    assert stored(out) == ended
+    assert ended["state"] == "ended"
 
 
 def test_hours_that_are_over_end_the_run_with_a_word_of_how_to_go_on(out: Folder) -> None:

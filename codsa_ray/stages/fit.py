@@ -154,6 +154,8 @@ def fit_all(
     waiting = [fit for fit in jobs if fit.manifest.read() is None]
     reasons: dict[str, str | None] = {}
     done = len(jobs) - len(waiting)
+    if waiting:
+        progress("fit", done, len(jobs), "begun")
     for fit, reason in _run(job, rows, partitions, waiting, source):
         done += 1
         part = f" share {fit.share:g}" if fit.share < 1 else ""
