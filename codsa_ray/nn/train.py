@@ -57,7 +57,7 @@ class Training:
     every: int = 100
     patience: int = 5
     checkpoint: int = 500
-    minutes: float = float("inf")
+    minutes: float = 10.0
     parts: int = 1
     dtype: torch.dtype = torch.float32
     slower: tuple[tuple[str, float], ...] = ()
