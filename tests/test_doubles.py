@@ -54,7 +54,7 @@ def pictures(n: int = 160) -> pa.Table:
     return pa.table({"scan": pa.array(files, pa.binary()), "age": rng.normal(50, 10, n), "side": np.where(left, "left", "right")})
 
 
-def test_pictures_go_through_the_whole_pass(ray: None, tmp_path: Path) -> None:
+def test_pictures_go_through_the_whole_pass(here: None, tmp_path: Path) -> None:
     data = runs.written(tmp_path, pictures())
     job = Job(data=data, target="side", out=str(tmp_path / "run"), generator=(NoisyCopies(),), learner=RawPixels(), **QUICK)
     report = run(job)
