@@ -51,7 +51,8 @@ def cut(index: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(ROWS training reviews as they come, TESTED test reviews of each star)."""
     table = reviews().sample(frac=1, random_state=seed_of("claims", "stars", index) % 2**32)
     tested = table.groupby("stars").cumcount() < TESTED
-    return table[~tested].iloc[:ROWS].reset_index(drop=True), table[tested].reset_index(drop=True)
+    # From the end: the rows just after the first test rows lack the rare stars that were tested.
+    return table[~tested].iloc[-ROWS:].reset_index(drop=True), table[tested].reset_index(drop=True)
 
 
 def drawn(train: pd.DataFrame, counts: np.ndarray, index: int) -> list[list[str]]:

@@ -49,7 +49,8 @@ def _matching(filesystem: pafs.FileSystem, pattern: str) -> list[pafs.FileInfo]:
     base, name, rest = "/".join(names[:first]), names[first], names[first + 1 :]
     listed = filesystem.get_file_info(pafs.FileSelector(base or "/", allow_not_found=True, recursive=name == "**"))
     if name == "**":
-        folders = [base, *(info.path for info in listed if info.type == pafs.FileType.Directory)]
+        below = [info.path for info in listed if info.type == pafs.FileType.Directory]
+        folders = [base, *(path for path in below if not any(part[0] in "._" for part in path.removeprefix(base).strip("/").split("/")))]
         return [found for folder in folders for found in _matching(filesystem, "/".join([folder, *(rest or ["*"])]))]
     fits = [info for info in listed if fnmatch.fnmatchcase(info.base_name, name) and info.base_name[0] not in "._"]
     if not rest:

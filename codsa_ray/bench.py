@@ -161,7 +161,9 @@ class Bench:
         return self._real(fold, table, X, np.concatenate(weights), np.zeros((0, 0), dtype=np.int32))
 
     def _ratio(self, fold: int) -> Ratio:
-        own, others = self._tables(fold, 1.0)
+        # Regions thinned alike: a ratio learned where rare ones are kept whole would be that of another mix.
+        sides = self._sides(fold, 1.0).values()
+        own, others = (data.table(self.cap // len(sides), alike=True) for data in sides)
         table = pa.concat_tables([own, others]).combine_chunks()
         return Ratio.of(table, np.arange(len(table)) < len(own), keys_of(table), self.rows.schema(fold), self.rows.seed)
 

@@ -42,11 +42,16 @@ class FitData:
             table = table.append_column(ROW, pa.array(np.arange(len(table), dtype=np.int64)))
         return FitData(schema, regions, seed, lambda: iter([table]), source)
 
-    def table(self, cap: int | None = None) -> pa.Table:
-        """All rows, or at most about `cap` of them: regions below their even share are kept whole, the others thinned by row hash."""
-        if cap is None or self.regions.counts.sum() <= cap:
+    def table(self, cap: int | None = None, alike: bool = False) -> pa.Table:
+        """All rows, or at most about `cap` of them: regions below their even share are kept whole, the others thinned by row hash.
+
+        Args:
+            alike: all regions are thinned alike, so that the rows are a sample of all.
+        """
+        total = self.regions.counts.sum()
+        if cap is None or total <= cap:
             return pa.concat_tables(list(self.blocks())).combine_chunks()
-        keep = self._shares(cap)
+        keep = np.full(len(self.regions), cap / total) if alike else self._shares(cap)
         kept = []
         for block in self.blocks():
             region = block[REGION].to_numpy()

@@ -46,14 +46,14 @@ class Model:
         return self.schema.classes
 
     def log_proba(self, table: pa.Table) -> np.ndarray:
-        """(n, C) corrected log-probabilities of rows with DATA's columns; the target may be missing.
+        """(n, C) corrected log-probabilities of rows with DATA's columns; the target and what was hidden from learners may be missing.
 
         Raises:
             SchemaError: a column is missing, or of a type it cannot be read from.
         """
-        target = self.schema[self.schema.target]
-        if target.name not in table.column_names:
-            table = table.append_column(target.name, pa.nulls(len(table), target.arrow))
+        for name in (self.schema.target, *self.schema.hidden):
+            if name not in table.column_names:
+                table = table.append_column(name, pa.nulls(len(table), self.schema[name].arrow))
         canonical, _ = self.schema.canonical(table)
         X = self.encoder.encode(canonical)
         raw = average([fit.scores(X) for fit in self.fits])

@@ -1,15 +1,16 @@
 """The whole pass, one line a stage; knows every stage and none of their insides."""
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from codsa_ray import evidence
+from codsa_ray.apart import check_apart
 from codsa_ray.bench import Bench
 from codsa_ray.candidates import Candidate
 from codsa_ray.clock import Clock
@@ -46,6 +47,8 @@ from codsa_ray.stages.synthesize import synthesize
 
 STAGES = ("read", "fit", "synthesize", "search", "report")
 SCALING = "scaling.json"
+HOW = {"address", "workers", "gpus", "least_gpus", "max_hours", "out"}
+"""Of a job, what changes no result."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +74,6 @@ class Report:
     def augmented(self) -> str:
         """The data set to train on."""
         return f"{self.folder}/augmented"
-
-
-def _apart(job: Job) -> None:
-    """DATA's folder must not hold the run: a second run would read its own output."""
-    for address in filter(None, (job.data, job.test, job.source)):
-        if "://" in address or "://" in job.out:
-            inside = f"{job.out}/".startswith(f"{address.rstrip('/')}/")
-        else:
-            data, out = Path(address).resolve(), Path(job.out).resolve()
-            inside = data.is_dir() and (out == data or data in out.parents)
-        if inside:
-            raise FolderError("an --out outside DATA", f"{job.out} inside {address}", "choose another --out")
 
 
 def stand(job: Job) -> None:
@@ -145,7 +136,7 @@ def run_until(job: Job, last: str, progress: Progress = silent) -> Report | None
     """
     if last not in STAGES:
         raise SettingError(f"a stage: {', '.join(STAGES)}", repr(last), "name one of them")
-    _apart(job)
+    check_apart(job.out, job.data, job.test, job.source)
     stand(job)
     out = Folder(job.out).absolute
     with claimed(out), scratch(out) as cache, beating(out, progress, job.max_hours) as beat:
@@ -157,9 +148,18 @@ def _run(job: Job, out: Folder, cache: str, clock: Clock, last: str) -> Report |
     job = made_for(job, rows)
     allocator: Any = job.allocator
     job = replace(job, generator=tuple(sized(g, partitions[FINAL].regions, allocator, job.gpus) for g in job.generator))  # type: ignore[arg-type]
-    out.write_json("job.json", job.to_json())
+    _ask(job, out, fresh=not read_facts["reused"])
     clock.tick("read", read_facts["rows_in"], read_facts["rows_out"], read_facts["reused"])
     return None if last == "read" else _pass(job, rows, read_facts, partitions, out, cache, clock, last)
+
+
+def _ask(job: Job, out: Folder, fresh: bool) -> None:
+    """Stores the job. A report of another job, or of other rows, is taken away: the folder is no finished run until it is written again."""
+    told, kept = json.loads(json.dumps(job.to_json())), out.read_json("job.json") if out.exists("job.json") else {}
+    if fresh or {key for key in told if told[key] != kept.get(key)} - HOW:
+        for name in ("report.json", "report.html"):
+            out.delete(name)
+    out.write_json("job.json", told)
 
 
 @dataclass(frozen=True)
@@ -323,10 +323,12 @@ def _final(
     drawn = synthesize(bench.rows, bench.partitions, list(pools.values()), job.workers, job.gpus, clock.progress)
     if shipped.generator in drawn.short:
         raise ShortOfRows(f"{drawn.short[shipped.generator]}; leave this --generator out")
-    bench = replace(bench, pools=bench.pools | {key: pool for key, (pool, _) in pools.items()}, memory={})
+    drawn_pools = {key: pool for key, (pool, _) in pools.items() if key[0] not in drawn.short}
+    bench = replace(bench, pools=bench.pools | drawn_pools, memory={})
     plan = shipped.plan(bench.regions(FINAL, shipped.share), bench.allocator)
     mine = tuple(pools[shipped.generator, FINAL, draw, shipped.share][0] for draw in range(plan.draws if plan.size else 0))
-    depends = {"fits": [pool.key.id for pool in mine], "rows": mark}
+    regions = bench.regions(FINAL, shipped.share).to_json()
+    depends = {"fits": [pool.key.id for pool in mine], "rows": mark, "regions": regions}
     facts = apply(bench, mine, plan, shipped, out, depends, job.workers, clock.progress)
     clock.tick("apply", facts["rows_in"], facts["rows_out"], facts["reused"])
     return bench, plan, shipped, drawn.short

@@ -48,7 +48,8 @@ def train_run(run_folder: str, address: str | None = None, workers: int = 1, pro
         shipped = kept.decision.best[0] if kept.job.force and kept.decision.best else kept.decision.chosen[0]
         learner = _learner(kept, shipped)
         place, applied = kept.out / "model", (kept.out / "apply").read_json(MANIFEST)
-        manifest = Manifest(place, [VERSION, applied["fingerprint"], identity(learner), kept.job.seed, workers])
+        depends = [VERSION, applied["fingerprint"], kept.out.read_json("correction.json"), identity(learner), kept.job.seed, workers]
+        manifest = Manifest(place, depends)
         if stored := manifest.read():
             return stored["facts"]
         manifest.clear()

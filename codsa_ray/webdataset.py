@@ -61,6 +61,8 @@ def samples(file: Any, where: str, random: bool, data: bool, span: tuple[int, in
     with _explained(where), tarfile.open(fileobj=file, mode="r:" if random else "r|") as tar:
         current, place = None, -1
         for member in tar:
+            # Python keeps every header for the sake of links, which are refused.
+            tar.members = []  # type: ignore[attr-defined]
             if member.isdir():
                 continue
             name = _name(member, where)

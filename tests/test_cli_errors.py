@@ -122,6 +122,12 @@ def test_out_inside_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "inside" in refused(capsys, str(tmp_path), "--target", "income", "--out", str(tmp_path / "run"))
 
 
+def test_out_below_a_glob_of_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(tmp_path, people())
+    for glob in (f"{tmp_path}/**", f"{tmp_path}/**/*.parquet", f"{tmp_path.parent}/{tmp_path.name}*/**"):
+        assert "inside" in refused(capsys, glob, "--target", "income", "--out", str(tmp_path / "run"))
+
+
 def test_out_folder_of_somebody_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "other"
     other.mkdir()

@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from codsa_ray.bench import Bench
+from codsa_ray.bench import Bench, keys_of
 from codsa_ray.candidates import BESIDE, Candidate, baselines, openers
 from codsa_ray.contracts import silent
 from codsa_ray.correct import Correction
 from codsa_ray.domain import AIDED, FLATTENED, OTHERS, POOLED, TARGET, WAYS, WEIGHTED
-from codsa_ray.errors import SchemaError, SettingError
+from codsa_ray.errors import GroupError, SchemaError, SettingError
 from codsa_ray.estimate import dry_run
 from codsa_ray.folder import Folder
 from codsa_ray.learners.logistic import Logistic
@@ -252,6 +252,45 @@ def test_a_test_set_s_rows_of_other_domains_are_left_out_and_counted(ray: None, 
     assert any(notice.startswith("60 of 100 test rows") for notice in facts["notices"])
     assert len(bench.held_out(FINAL).y) == 40
     assert len(bench.training(FINAL).y) == FEW + 2 * MANY
+
+
+def test_rows_that_share_a_unit_with_a_test_row_are_left_out(ray: None, tmp_path: Path) -> None:
+    table, tests = sites(), sites(40, 0, seed=1)
+    unit = np.arange(len(table))
+    unit[-8:] = 5000  # a patient of the test set
+    path = runs.written(tmp_path, tests.append_column("patient", pa.array(np.arange(40) + 5000)), "test.parquet")
+    rows, _, bench = prepared(tmp_path, table.append_column("patient", pa.array(unit)), test=path, unit="patient")
+    assert rows.left == 8
+    assert not set(bench.training(FINAL).row.tolist()) & set(range(len(table) - 8, len(table)))
+
+
+def test_others_that_all_share_units_with_the_target_domain_are_told(ray: None, tmp_path: Path) -> None:
+    table = sites()
+    with pytest.raises(GroupError, match="rows of other domains to train on"):
+        prepared(tmp_path, table.append_column("patient", pa.array(np.arange(len(table)) % FEW)), unit="patient")
+
+
+def test_few_rows_at_home_in_a_table_too_large_to_rank_are_all_ranked(ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact, _, _ = prepared(tmp_path, sites())
+    for place in ("codsa_ray.split.EXACT_ROWS", "codsa_ray.stages.read.EXACT_ROWS"):
+        monkeypatch.setattr(place, 100)
+    (tmp_path / "large").mkdir()
+    rows, facts, _ = prepared(tmp_path / "large", sites())
+    assert rows.counts == exact.counts
+    assert not any("split by hash" in notice for notice in facts["notices"])
+
+
+def test_a_ratio_learned_from_some_of_the_rows_is_that_of_all(ray: None, tmp_path: Path) -> None:
+    """Everywhere one law with 5 % sick: were the sick kept whole where there are many rows, they would seem the others'."""
+    rng = np.random.default_rng(0)
+    site = np.repeat(["va", "north"], [500, 4000])
+    sick = rng.random(4500) < 0.05
+    table = pa.table({"x": rng.normal(3.0 * sick), "site": site, "state": np.where(sick, "sick", "well")})
+    rows, _, bench = prepared(tmp_path, table)
+    few, part = replace(bench, cap=500, memory={}), bench.partitions[FINAL]
+    others = rows.away(FINAL, part.regions, part.rule).table()
+    weights, ill = few.ratio(FINAL).weights(others, keys_of(others)), np.array(others["state"]) == "sick"
+    assert 0.6 < weights[ill].mean() / weights[~ill].mean() < 1.6
 
 
 @pytest.mark.parametrize(

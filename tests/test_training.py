@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -72,6 +73,12 @@ def test_a_draw_sees_real_rows_and_its_own_alone(tmp_path: Path) -> None:
     assert np.allclose(_one(pages).scores(X), in_memory(pages, table, real), atol=1e-4)
 
 
+def test_files_without_a_row_of_the_fit_are_given_to_no_worker(tmp_path: Path) -> None:
+    pages, _ = written(tmp_path, 3)
+    assert Totals.of(pages, 1).files == ("0.parquet", "1.parquet")
+    assert Totals.of(replace(pages, draw=1), 1).files == pages.files
+
+
 def test_a_bag_counts_rows_by_poisson_numbers_that_its_seed_fixes(tmp_path: Path) -> None:
     pages, table = written(tmp_path, 1)
     pages = replace(pages, draw=1)
@@ -123,6 +130,20 @@ def test_a_model_scores_rows_without_their_target(report: Report) -> None:
     assert np.allclose(p.sum(axis=1), 1)
     assert np.array_equal(p, model.predict_proba(table))
     assert set(model.predict(table)) <= {"sick", "well"}
+
+
+def test_a_model_is_trained_again_for_another_correction_and_scores_rows_without_what_was_hidden(here: None, tmp_path: Path) -> None:
+    data = runs.written(tmp_path, runs.patients(160))
+    few: dict[str, Any] = {"learner": "boosted:depth=2,rounds=5", "hide": ("ward",), "trials": 1, "draws": 1, "workers": 1}
+    folder = run(runs.job(data, tmp_path / "run", generator=("bootstrap",), **few)).folder
+    first = train_run(folder)["test_loss"]
+    rows = runs.patients(20, seed=1)
+    p = Model.load(f"{folder}/model").predict_proba(rows.drop_columns(["ward", "state"]))
+    assert np.array_equal(p, Model.load(f"{folder}/model").predict_proba(rows))
+    stored = json.loads((Path(folder) / "correction.json").read_text())
+    stored |= {"calibrated": True, "slope": [0.1, 0.1], "bias": [0.0, 0.0]}
+    (Path(folder) / "correction.json").write_text(json.dumps(stored))
+    assert train_run(folder)["test_loss"] != first
 
 
 def test_a_run_of_another_learner_and_a_folder_without_a_model_are_refused(

@@ -65,17 +65,20 @@ class Totals:
     Args:
         classes: (C,) weight of each class.
         squares: sum of squared weights.
+        files: that hold a row of the fit; a worker with none but others would have nothing to begin with.
     """
 
     classes: np.ndarray
     squares: float
+    files: tuple[str, ...]
 
     @staticmethod
     def of(pages: Pages, workers: int) -> "Totals":
         """Summed file by file, in the order of the files whatever the workers."""
         found = dict(spread(pages.files, lambda: partial(_totals, pages), workers, here=workers == 1))
         parts = [found[index] for index in range(len(pages.files))]
-        return Totals(np.sum([part.classes for part in parts], axis=0), float(np.sum([part.squares for part in parts])))
+        classes, squares = np.sum([part.classes for part in parts], axis=0), float(np.sum([part.squares for part in parts]))
+        return Totals(classes, squares, tuple(file for part in parts for file in part.files))
 
     @property
     def factor(self) -> float:
@@ -85,7 +88,8 @@ class Totals:
 
 def _totals(pages: Pages, file: str) -> Totals:
     _, y, weight = pages.page(file)
-    return Totals(np.bincount(y, weight, minlength=len(pages.schema.classes)), float(np.square(weight).sum()))
+    classes = np.bincount(y, weight, minlength=len(pages.schema.classes))
+    return Totals(classes, float(np.square(weight).sum()), (file,) if len(y) else ())
 
 
 class _Stream(xgb.DataIter):
@@ -131,11 +135,12 @@ class Fit:
             return OneClass(int(present[0]), len(totals.classes))
         shares = np.log(totals.classes[present] / totals.classes.sum())
         start = shares - shares.mean()
-        workers = min(workers, len(self.pages.files))
+        mine = replace(self, pages=replace(self.pages, files=totals.files))
+        workers = min(workers, len(totals.files))
         if workers > 1:
-            trees = _distributed(self, present, start, totals.factor, workers, store)
+            trees = _distributed(mine, present, start, totals.factor, workers, store)
         else:
-            trees = self.trees(self.pages.files, present, start, totals.factor)
+            trees = mine.trees(totals.files, present, start, totals.factor)
         return Classifier(trees, start, present, len(totals.classes))
 
     def trees(self, files: tuple[str, ...], present: np.ndarray, start: np.ndarray, factor: float) -> bytes:

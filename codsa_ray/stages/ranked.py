@@ -38,12 +38,14 @@ class Ranked:
 
 def small_groups(
     folder: Folder, parts: list[str], groups: Groups, domain: Domain | None, workers: int, here: bool
-) -> tuple[np.ndarray, np.ndarray, str]:
-    """(positions, ascending; their groups; what to tell of the others) of the rows in the groups that `split.ranked` names."""
+) -> tuple[np.ndarray, np.ndarray, str | None]:
+    """(positions, ascending; their groups; what to tell of other groups, None without) of the rows in groups that `split.ranked` names."""
     counts = np.array([group.rows for group in groups.items])
     wanted = ranked(counts)
     work = Ranked(folder, groups, wanted, domain)
     found = dict(spread(parts, lambda: work, workers, here=here))
     positions, group = (np.concatenate([found[i][k] for i in range(len(parts))]) for k in (0, 1))
+    if wanted.all():
+        return positions, group, None
     told = f"groups of {counts[~wanted].min()} rows and more are split by hash of the row, not by rank within the group"
     return positions, group, f"{counts.sum()} rows: {told}"

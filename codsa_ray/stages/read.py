@@ -12,7 +12,7 @@ import pyarrow as pa
 from codsa_ray.contracts import Progress
 from codsa_ray.errors import GroupError, InputError, SchemaError
 from codsa_ray.folder import Folder
-from codsa_ray.formats import Fragment, Probe, fragments, picture_bytes, picture_names, probe, with_pictures
+from codsa_ray.formats import BLOCK_ROWS, Fragment, Probe, fragments, picture_bytes, picture_names, probe, with_pictures
 from codsa_ray.grouping import Grouping
 from codsa_ray.groups import Groups
 from codsa_ray.infer import MOST_CLASSES, infer, near, refuse
@@ -30,7 +30,6 @@ from codsa_ray.stages.ranked import small_groups
 from codsa_ray.values import is_picture
 
 VERSION = 2
-# Parts are at most 128k rows: so few are read sooner than actors start.
 FEW_PARTS = 2
 BINNED_ROWS = 2_000_000
 
@@ -154,7 +153,7 @@ def _divide(
     manifest: Manifest,
     progress: Progress,
 ) -> tuple[Rows, dict[str, Any]]:
-    grouping, home, here = _grouping(job, parts, types), job.home, len(parts) <= FEW_PARTS
+    grouping, home, here = _grouping(job, parts, types), job.home, _few(parts)
     total = sum(part.rows for part in parts if not part.test)
     exact = total <= EXACT_ROWS or job.unit is not None
     pictures = Pictures.of(
@@ -173,13 +172,18 @@ def _divide(
     _check_labels(job, counts, sum(w.rows for w in training), sum(w.set_aside for w in training))
     groups = Groups.of(grouping, counts, dict(job.target_mix) if job.target_mix else None, job.smallest)
     split, folds = _split(job, folder, groups, parts, written, notices)
-    units = np.unique(np.concatenate([w.units for w in training])) if home and job.unit else None
+    # Of test rows too: what shares a unit with them would tell of them.
+    units = np.unique(np.concatenate([w.units for w in written.values()])) if home and job.unit else None
     assign, held = Assign(folder, groups, split, job.unit, home, units), Held()
     for done, (_, found) in enumerate(_in_order(spread(parts, lambda: assign, job.workers, here=here), len(parts))):
         for one in found:
             held.add(one)
         progress("read", len(parts) + done + 1, 2 * len(parts))
     rows = _rows(job, folder, parts, groups, held, folds, layout)
+    if home and not sum(rows.others):
+        unit = f", or sharing a {job.unit!r} with it" if job.unit else ""
+        got = f"none: {rows.left:,} in no group of the target domain{unit}"
+        raise GroupError("rows of other domains to train on", got, "leave --domain out, or the column out of --unit")
     notices += [text for name in pictures.names for text in reduce(Seen.merge, (w.pictures[name] for w in written.values())).told(name)]
     notices += _notices(job, rows, held, training)
     set_aside = sum(w.set_aside for w in written.values())
@@ -235,8 +239,13 @@ def _grouping(job: Job, parts: list[Part], types: pa.Schema) -> Grouping:
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         raise SchemaError(f"a numeric target {job.target!r} for --bins", str(kind), "cast the column first")
     work = Targets(types, job.target, BINNED_ROWS / max(sum(part.rows for part in own), 1), job.seed, job.home)
-    values = dict(spread(own, lambda: work, job.workers, here=len(own) <= FEW_PARTS))
+    values = dict(spread(own, lambda: work, job.workers, here=_few(own)))
     return grouping.binned(np.concatenate([values[index] for index in range(len(own))]))
+
+
+def _few(parts: list[Part]) -> bool:
+    """Whether the driver reads them sooner than actors start; a csv of any size is one part."""
+    return len(parts) <= FEW_PARTS and max((part.rows for part in parts), default=0) <= BLOCK_ROWS
 
 
 def _in_order(results: Iterator[tuple[int, Any]], total: int) -> Iterator[tuple[int, Any]]:
@@ -276,27 +285,31 @@ def _split(
     total = sum(sum(written[i].counts) for i in mine)
     folds = folds_for(total, min(group.rows for group in groups.items), job.folds, notices)
     if written[mine[0]].codes is None:
-        positions, group, notice = small_groups(
-            folder, [parts[i].name for i in mine], groups, job.home, job.workers, len(parts) <= FEW_PARTS
-        )
-        notices.append(notice)
+        positions, group, notice = small_groups(folder, [parts[i].name for i in mine], groups, job.home, job.workers, _few(parts))
+        notices += [notice] if notice else []
     else:
         index = {group: g for g, group in enumerate(groups.keys)}
         group = np.concatenate([np.array([index[cell] for cell in written[i].cells], dtype=np.int32)[written[i].codes] for i in mine])
         positions = np.concatenate([written[i].positions for i in mine])
     if job.unit:
-        fold = _by_unit(job, positions, group, np.concatenate([written[i].units for i in mine]), folds, notices)
+        fold = _by_unit(job, groups, positions, group, np.concatenate([written[i].units for i in mine]), folds, notices)
     else:
         fold = split_exactly(positions, group, folds, job.seed, test=job.test is None)
     return Split(job.seed, folds, job.test is None, positions, fold), folds
 
 
-def _by_unit(job: Job, positions: np.ndarray, group: np.ndarray, units: np.ndarray, folds: int, notices: list[str]) -> np.ndarray:
+def _by_unit(
+    job: Job, groups: Groups, positions: np.ndarray, group: np.ndarray, units: np.ndarray, folds: int, notices: list[str]
+) -> np.ndarray:
     fold, deviation = split_units(positions, group, units, folds, job.seed, test=job.test is None)
     wanted = max(folds, 2) + (job.test is None)
     if len(np.unique(fold)) < wanted:
         got = f"{len(np.unique(units))} of very different sizes" if len(np.unique(units)) >= wanted else str(len(np.unique(units)))
         raise GroupError(f"units of {job.unit!r} for {wanted} parts", got, "give fewer --folds, or a --test set of its own")
+    lost = np.flatnonzero(np.bincount(group[fold >= 0], minlength=len(groups.items)) == 0)
+    if len(lost):
+        asked = f"each group's rows in units enough of {job.unit!r} to train and to test"
+        raise GroupError(asked, f"{groups.items[lost[0]].name!r} all in test units", "merge the group, or give a --test set of its own")
     notices.append(f"rows of one {job.unit!r} stay together: a group's share of a part is off by at most {deviation:.1%} of its rows")
     return fold
 
