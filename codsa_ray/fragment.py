@@ -165,6 +165,8 @@ def _root(address: str, infos: Sequence[pafs.FileInfo]) -> str:
     _, path = filesystem_of(address)
     if len(infos) == 1 and infos[0].path == path:
         return posixpath.dirname(path)
+    if infos and all(info.path.startswith(f"{path.rstrip('/')}/") for info in infos):
+        return path.rstrip("/")
     names = path.split("/")
     first = next((index for index, name in enumerate(names) if re.search(r"[*?[]", name)), len(names))
     return "/".join(names[:first])

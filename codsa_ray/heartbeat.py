@@ -102,7 +102,7 @@ def beating(out: Folder, told: Progress, hours: float = 0.0) -> Iterator[Heartbe
             watch.join()
     except BaseException as error:
         # What ended the run is what its caller has to hear of; that it could not be written down as well is not.
-        with suppress(OSError):
+        with suppress(OSError, CodsaError):
             beat.write("stopped", str(error) if isinstance(error, CodsaError) else type(error).__name__)
         raise
     beat.write("ended")

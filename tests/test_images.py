@@ -419,3 +419,10 @@ def test_test_pictures_may_be_a_folder_of_their_own(tmp_path: Path) -> None:
     held = rows.held_out(FINAL)
     assert sorted(held["image"].to_pylist()) == sorted(gallery.digits(30, 10)["picture"].to_pylist())
     assert facts["notices"] == []
+
+
+def test_a_folder_whose_name_reads_like_a_glob_has_its_own_classes(tmp_path: Path) -> None:
+    place = gallery.class_folder(tmp_path / "data[1]" / "set", gallery.digits(4, 3))
+    parts = fragments(str(place))
+    labels = {label for part in parts for table in load(part, probe(part).types) for label in table["label"].to_pylist()}
+    assert labels == {"one", "seven"}
