@@ -3,6 +3,7 @@
 Each fault is kept in runs/chaos, so that the next call goes on with the following one. CODSA_MINUTES bounds a call (60).
 """
 
+import hashlib
 import json
 import os
 import random
@@ -23,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.datasets import load_breast_cancer
 
+import codsa_ray
 from benchmarks import faults
 from benchmarks.faults import DRAWS, PLACE, STAGES, Fault, command, poisoned
 from benchmarks.reliability import write_page
@@ -71,18 +73,26 @@ class Whole:
 
     Args:
         out: its folder. seconds: of each time it was made. spans: seconds of each stage.
+        code: of the package that made it: another one's runs may rightly differ.
     """
 
     out: str
     seconds: list[float]
     spans: dict[str, float]
+    code: str = ""
+
+
+def code() -> str:
+    """Of the package's files."""
+    files = sorted(Path(codsa_ray.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def whole(name: str, words: Callable[[Path], list[str]], times: int) -> Whole:
-    """The undisturbed run, made once and kept."""
+    """The undisturbed run, made once with this code and kept."""
     kept = PLACE / f"{name}.json"
-    if kept.exists():
-        return Whole(**json.loads(kept.read_text()))
+    if kept.exists() and (found := Whole(**json.loads(kept.read_text()))).code == code():
+        return found
     seconds, spans = [], {}
     for _ in range(times):
         out = PLACE / name
@@ -96,7 +106,7 @@ def whole(name: str, words: Callable[[Path], list[str]], times: int) -> Whole:
         assert process.returncode == 0, process.stderr.read() if process.stderr else ""
         ends = [*list(at.values())[1:], seconds[-1]]
         spans = {stage: end - at[stage] for stage, end in zip(at, ends, strict=True)}
-    found = Whole(str(out), seconds, spans)
+    found = Whole(str(out), seconds, spans, code())
     kept.write_text(json.dumps(asdict(found), indent=1))
     return found
 
