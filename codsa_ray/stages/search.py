@@ -21,7 +21,7 @@ from codsa_ray.stages.cluster import plain_error
 from codsa_ray.stages.strategy import Batches
 from codsa_ray.trial import Scores, run_trial
 
-VERSION = 2
+VERSION = 3
 METRIC = "done"
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 LONGEST_REST, LOOK = 10.0, 0.1  # seconds; the first bounds how long a worker waits for a trial that died
