@@ -135,9 +135,12 @@ def _take(mix: Mix, index: np.ndarray) -> Mix:
 
 
 def _resampled(mix: Mix, rng: np.random.Generator) -> Mix:
-    """A bootstrap sample within every group (Breiman 1996), so that no bag loses a rare group."""
-    index = [rng.choice(rows, len(rows)) for rows in _by_group(mix)]
-    return _take(mix, np.sort(np.concatenate(index)))
+    """A bootstrap sample within every group (Breiman 1996), so that no bag loses a rare group.
+
+    A row that is drawn again weighs more: a copy could be taught where the learner holds the other one out.
+    """
+    index, times = np.unique(np.concatenate([rng.choice(rows, len(rows)) for rows in _by_group(mix)]), return_counts=True)
+    return Mix(mix.X[index], mix.y[index], mix.weight[index] * times, mix.group[index])
 
 
 def _undersampled(mix: Mix, ratio: float, rng: np.random.Generator) -> Mix:

@@ -109,12 +109,22 @@ def test_undersampled_bags_are_level_to_the_ratio_and_differ(bench: Bench) -> No
         assert not np.array_equal(bags[0].X, bags[1].X)
 
 
-def test_a_bag_is_a_bootstrap_within_every_group(bench: Bench) -> None:
+def test_a_bag_is_a_bootstrap_within_every_group_and_holds_a_row_once(bench: Bench) -> None:
+    base = only(bench, Candidate())
     one, other = mixes(bench, Candidate(fits=2), 0)
     for bag in (one, other):
-        assert (np.bincount(bag.group) == bench.rows.group_counts(0)).all()
-        assert len(np.unique(bag.X, axis=0)) < 0.8 * len(bag.X)
+        assert totals(bag, bag.group) == pytest.approx(bench.rows.group_counts(0))
+        assert np.array_equal(bag.weight, np.round(bag.weight)), "how often each was drawn"
+        assert 0.5 * len(base.X) < len(bag.X) < 0.8 * len(base.X)
+        assert len(np.unique(bag.X, axis=0)) == len(bag.X), "no copy that a learner could hold out"
     assert not np.array_equal(one.X, other.X)
+
+
+def test_groups_of_weighted_bags_carry_what_they_carry_without_bags(bench: Bench) -> None:
+    candidate = Candidate("weights", by="group", strength=0.5)
+    whole = only(bench, candidate)
+    for bag in mixes(bench, replace(candidate, fits=2), 0):
+        assert totals(bag, bag.group) == pytest.approx(totals(whole, whole.group))
 
 
 def test_synthetic_rows_are_the_first_of_each_draws_pool_beside_all_real_ones(bench: Bench, drawn: Candidate) -> None:
