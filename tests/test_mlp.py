@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from codsa_ray.aside import levelled
 from codsa_ray.bias import bias_corrected, smote
 from codsa_ray.errors import CandidateError
+from codsa_ray.last_layer import retrained
 from codsa_ray.learners.mlp import Classifier, Mlp, Rows, _initial, _loss, forward, set_aside
 
 
@@ -29,6 +31,21 @@ def test_the_held_out_rows_are_a_share_of_each_class(counts):
     assert np.array_equal(held, set_aside(labels, 0.2, seed=1))
     if sum(counts) > 50:
         assert not np.array_equal(held, set_aside(labels, 0.2, seed=2))
+
+
+def test_rows_that_are_not_held_carry_each_class_as_all_do() -> None:
+    labels = np.repeat([0, 1, 2], [40, 3, 2])
+    weight = np.where(labels == 1, 2.0, 1.0)
+    held = set_aside(labels, 0.2, seed=0)
+    found = levelled(weight, labels, held)
+    assert np.array_equal(found[held], weight[held])
+    assert found[~held].sum() == pytest.approx(weight[~held].sum())
+    assert np.bincount(labels[~held], found[~held]) / found[~held].sum() == pytest.approx(np.array([40, 6, 2]) / 48)
+
+
+@pytest.mark.parametrize(("weight", "held"), [([1.0, -0.5, 1.0, 1.0], [1, 0, 0, 0]), ([1.0, 1.0, 1.0, 1.0], [0, 0, 1, 1])])
+def test_signed_weights_and_classes_without_a_row_left_stay_as_they_are(weight: list[float], held: list[int]) -> None:
+    assert levelled(np.array(weight), np.array([0, 0, 1, 1]), np.array(held, dtype=bool)).tolist() == weight
 
 
 def test_it_learns_what_no_line_can():
@@ -174,6 +191,14 @@ def test_a_last_layer_trained_again_on_even_groups_costs_the_worst_group_less() 
     for before, after in zip(plain.layers[:-2], again.layers[:-2], strict=True):
         assert np.array_equal(before, after)
     assert not np.array_equal(plain.layers[-2], again.layers[-2])
+
+
+def test_a_last_layer_that_is_told_nothing_says_each_class_s_share_of_all_weight() -> None:
+    """Of three rare rows one in nine is seen, of all weight they have another share: the correction counts on the latter."""
+    labels = np.repeat([0, 1], [40, 3])
+    weight = np.where(labels == 1, 2.0, 1.0)
+    _, start = retrained(lambda places: np.zeros((len(places), 1)), np.zeros((1, 2)), np.zeros(2), labels, weight, 0.2, 0)
+    assert start[1] - start[0] == pytest.approx(np.log(6 / 40), abs=1e-3)
 
 
 def test_one_class_has_no_last_layer_to_train() -> None:
