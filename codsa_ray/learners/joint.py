@@ -116,15 +116,23 @@ class Joint:
         models = {name: self._model(name, values, labels, share, len(present), seed_of(seed, name)) for name, values in rows.items()}
         counts, start = np.full(len(models), 1.0 / len(models)), np.zeros(len(present))
         if self.fusion == STACKED and len(models) > 1:
-            counts, start = stacked(self._unseen(rows, labels, share, len(present), seed), labels, share)
+            found, known = self._unseen(rows, labels, share, len(present), seed)
+            told = np.unique(labels[known])
+            if len(told) > 1:
+                # No model is to blame for a class that it never saw, and no constant makes up for it.
+                some = np.searchsorted(told, labels[known])
+                counts, start[told] = stacked(found[:, known][:, :, told], some, share[known])
         return Fused(models, counts, start, present, classes)
 
-    def _unseen(self, rows: Mapping[str, np.ndarray], labels: np.ndarray, weight: np.ndarray, classes: int, seed: int) -> np.ndarray:
-        """(models, n, P) log-probabilities of rows by models that have not seen them."""
+    def _unseen(
+        self, rows: Mapping[str, np.ndarray], labels: np.ndarray, weight: np.ndarray, classes: int, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(models, n, P) log-probabilities of rows by models that have not seen them, and (n,) bool whether those saw the row's class."""
         fold = folds_of(labels, self.folds, seed)
-        found = np.zeros((len(rows), len(labels), classes))
+        found, known = np.zeros((len(rows), len(labels), classes)), np.zeros(len(labels), dtype=bool)
         for out in range(self.folds):
             kept, left = np.flatnonzero(fold != out), np.flatnonzero(fold == out)
+            known[left] = np.isin(labels[left], labels[kept])
             for place, (name, values) in enumerate(rows.items()):
                 mine, own = np.unique(labels[kept], return_inverse=True)
                 model: Any = OneClass(int(mine[0]), classes)
@@ -133,7 +141,7 @@ class Joint:
                     found[place, left] = log_probabilities(model.odds(values[left]), mine, classes)
                 else:
                     found[place, left] = model.scores(values[left])
-        return found
+        return found, known
 
     def _model(self, name: str, values: np.ndarray, labels: np.ndarray, weight: np.ndarray, classes: int, seed: int) -> "Model":
         if name == TABLE:
