@@ -14,6 +14,7 @@ floats. Not for: texts, which are refused; several columns of pictures; with a b
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -24,14 +25,14 @@ from torch.nn import functional
 
 from codsa_ray.aside import set_aside
 from codsa_ray.contracts import TABLE_KINDS, Needs, Predictor
-from codsa_ray.errors import CandidateError, SettingError
+from codsa_ray.errors import SettingError
 from codsa_ray.last_layer import retrained
 from codsa_ray.nn.augmenting import FLIP, KINDS, SHIFT, augmented, shares, turned
 from codsa_ray.nn.device import gpu_dtype, one_thread
-from codsa_ray.nn.here import Here
+from codsa_ray.nn.here import train_here
 from codsa_ray.nn.mass import Mass
 from codsa_ray.nn.picture_classifiers import PictureClassifier, SmallTrunk
-from codsa_ray.nn.train import Training, train
+from codsa_ray.nn.train import Training
 from codsa_ray.nn.vision_bases import VisionBase
 from codsa_ray.pictured import Pictured, taken_apart
 from codsa_ray.schema import Schema
@@ -198,20 +199,14 @@ class Convnet:
             views, way = turned(augmented(pictures, self.augment, generator), generator)
             return functional.cross_entropy(network.train()(views), way.to(device))
 
-        trained = train(turning, loss, None, self._training(self.pretrain), Here(device), seed_of(seed, "turns"))
+        trained = train_here(turning, loss, None, self._training(self.pretrain), device, seed_of(seed, "turns"))
         turning.load_state_dict({name: torch.from_numpy(array) for name, array in trained.weights.items()})
 
     def _train(self, module: PictureClassifier, rows: "Rows", held: "Rows", seed: int) -> None:
         steps = int(np.clip(self.epochs * len(rows.index) / self.batch, self.least, self.most))
         loss, device = ClassifierLoss.of(self, rows, self._device), self._device
-
-        def score(network: nn.Module) -> float:
-            value = weighed(network, held, device)
-            if not np.isfinite(value):
-                raise CandidateError(f"the network's held-out loss is {value}; lower its rate")
-            return value
-
-        trained = train(module, loss, score, self._training(steps), Here(device), seed_of(seed, "train"))
+        score = partial(weighed, rows=held, device=device)
+        trained = train_here(module, loss, score, self._training(steps), device, seed_of(seed, "train"))
         module.load_state_dict({name: torch.from_numpy(array) for name, array in trained.weights.items()})
         module.eval().requires_grad_(False)
 

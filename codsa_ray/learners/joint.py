@@ -29,10 +29,10 @@ from codsa_ray.fusion import folds_of, stacked
 from codsa_ray.modalities import TABLE, TEXTS, Modalities, taken
 from codsa_ray.nn.augmenting import SHIFT, augmented
 from codsa_ray.nn.device import one_thread
-from codsa_ray.nn.here import Here
+from codsa_ray.nn.here import train_here
 from codsa_ray.nn.mass import Mass
 from codsa_ray.nn.picture_classifiers import PictureClassifier, SmallTrunk
-from codsa_ray.nn.train import Training, train
+from codsa_ray.nn.train import Training
 from codsa_ray.ridge import solved
 from codsa_ray.schema import Schema
 from codsa_ray.scores import OneClass, best_constant, log_probabilities
@@ -224,7 +224,7 @@ class Seen:
 
         steps = int(np.clip(settings.epochs * len(inner) / settings.batch, settings.least, settings.most))
         training = Training(steps, settings.picture_rate, every=max(1, steps // 10), patience=4, checkpoint=steps + 1)
-        trained = train(network, loss, score, training, Here("cpu"), seed_of(seed, "train"))
+        trained = train_here(network, loss, score, training, "cpu", seed_of(seed, "train"))
         network.load_state_dict({name: torch.from_numpy(array) for name, array in trained.weights.items()})
         return Seen(network.eval().requires_grad_(False))
 

@@ -26,15 +26,15 @@ from torch import Tensor
 from codsa_ray.aside import set_aside
 from codsa_ray.contracts import TABLE_KINDS, Needs, Predictor
 from codsa_ray.encode import OneHot
-from codsa_ray.errors import CandidateError, SettingError
+from codsa_ray.errors import SettingError
 from codsa_ray.nn.device import gpu_dtype, one_thread
-from codsa_ray.nn.here import Here
+from codsa_ray.nn.here import train_here
 from codsa_ray.nn.lines import CHARACTERS
 from codsa_ray.nn.pretrained import Pretrained
 from codsa_ray.nn.sentences import encoder, tokens
 from codsa_ray.nn.text_classifier import TextClassifier, TextLoss, TextRows, scored
 from codsa_ray.nn.text_words import TextWords
-from codsa_ray.nn.train import Training, train
+from codsa_ray.nn.train import Training
 from codsa_ray.nn.tuned import Tuned
 from codsa_ray.schema import Schema
 from codsa_ray.scores import OneClass, best_constant, log_probabilities
@@ -189,17 +189,10 @@ class Transformer:
         batch, rate, share = self._usual
         steps = int(np.clip(self.epochs * len(rows.target) / batch, self.least, self.most))
         loss, mine = TextLoss(rows, batch, self.device), TextLoss(held, SCORED, self.device)
-
-        def score(network: Any) -> float:
-            value = mine.score(network)
-            if not np.isfinite(value):
-                raise CandidateError(f"the network's held-out loss is {value}; lower its rate")
-            return value
-
         every, slower = max(1, steps // self.checks), (("trunk", share),)
         training = Training(steps, rate, every=every, patience=self.patience, checkpoint=steps + 1, slower=slower)
         training = replace(training, dtype=gpu_dtype(self.device))
-        return train(module, loss, score, training, Here(self.device), seed_of(seed, "train")).weights
+        return train_here(module, loss, mine.score, training, self.device, seed_of(seed, "train")).weights
 
     @classmethod
     def tiny(cls) -> Self:
