@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from codsa_ray.aside import levelled
 from codsa_ray.bias import bias_corrected, smote
 from codsa_ray.errors import CandidateError
 from codsa_ray.last_layer import retrained
@@ -31,21 +30,6 @@ def test_the_held_out_rows_are_a_share_of_each_class(counts):
     assert np.array_equal(held, set_aside(labels, 0.2, seed=1))
     if sum(counts) > 50:
         assert not np.array_equal(held, set_aside(labels, 0.2, seed=2))
-
-
-def test_rows_that_are_not_held_carry_each_class_as_all_do() -> None:
-    labels = np.repeat([0, 1, 2], [40, 3, 2])
-    weight = np.where(labels == 1, 2.0, 1.0)
-    held = set_aside(labels, 0.2, seed=0)
-    found = levelled(weight, labels, held)
-    assert np.array_equal(found[held], weight[held])
-    assert found[~held].sum() == pytest.approx(weight[~held].sum())
-    assert np.bincount(labels[~held], found[~held]) / found[~held].sum() == pytest.approx(np.array([40, 6, 2]) / 48)
-
-
-@pytest.mark.parametrize(("weight", "held"), [([1.0, -0.5, 1.0, 1.0], [1, 0, 0, 0]), ([1.0, 1.0, 1.0, 1.0], [0, 0, 1, 1])])
-def test_signed_weights_and_classes_without_a_row_left_stay_as_they_are(weight: list[float], held: list[int]) -> None:
-    assert levelled(np.array(weight), np.array([0, 0, 1, 1]), np.array(held, dtype=bool)).tolist() == weight
 
 
 def test_it_learns_what_no_line_can():

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from codsa_ray.aside import set_aside
+from codsa_ray.aside import levelled, set_aside
 from codsa_ray.contracts import TABLE_KINDS, Needs, Predictor
 from codsa_ray.errors import SettingError
 from codsa_ray.last_layer import retrained
@@ -143,9 +143,9 @@ class Convnet:
         fixed = np.zeros((len(y), len(present))) if offset is None else np.asarray(offset, dtype=np.float64)[:, present]
         start = best_constant(fixed, labels, weight) if classes else np.zeros(1)
         pictures, columns = taken_apart(X)
-        scaled = torch.from_numpy(weight / weight.mean())
-        rows = Rows(pictures, columns, np.arange(len(y)), target, scaled, torch.from_numpy(fixed).float())
         inner = set_aside(labels, self.held, seed)
+        scaled = torch.from_numpy(levelled(weight / weight.mean(), labels, inner))
+        rows = Rows(pictures, columns, np.arange(len(y)), target, scaled, torch.from_numpy(fixed).float())
         with one_thread():
             module = self._network(rows, torch.from_numpy(start).float(), seed)
             learned, held = rows.take(np.flatnonzero(~inner)), rows.take(np.flatnonzero(inner))

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from codsa_ray.aside import set_aside
+from codsa_ray.aside import levelled, set_aside
 from codsa_ray.contracts import TABLE_KINDS, Needs, Predictor
 from codsa_ray.errors import CandidateError, SettingError
 from codsa_ray.fusion import folds_of, stacked
@@ -211,7 +211,7 @@ class Seen:
         inner, outer = np.flatnonzero(~aside), np.flatnonzero(aside)
         start = best_constant(np.zeros((len(labels), classes)), labels, weight)
         network = _network(settings, _entered(pictures[_some(len(pictures))]), torch.from_numpy(start).float(), seed)
-        mass, target = Mass.of(weight[inner]), torch.from_numpy(labels)
+        mass, target = Mass.of(levelled(weight, labels, aside)[inner]), torch.from_numpy(labels)
 
         def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
             places = inner[mass.draw(settings.batch, generator).numpy()]

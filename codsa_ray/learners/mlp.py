@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
-from codsa_ray.aside import set_aside
+from codsa_ray.aside import levelled, set_aside
 from codsa_ray.contracts import Needs, Predictor
 from codsa_ray.encode import OneHot
 from codsa_ray.errors import CandidateError
@@ -103,7 +103,7 @@ class Mlp:
         fixed = np.zeros((len(y), len(present))) if offset is None else np.asarray(offset, dtype=np.float64)[:, present]
         start = best_constant(fixed, labels, weight)
         inner = set_aside(labels, self.held, seed)
-        scaled = torch.from_numpy(weight / weight.mean()).float()
+        scaled = torch.from_numpy(levelled(weight / weight.mean(), labels, inner)).float()
         rows = Rows(torch.from_numpy(np.array(X, dtype=np.float32)), target, scaled, torch.from_numpy(fixed).float())
         # One thread, since the order of a sum must not depend on the machine; fits run side by side anyway.
         with threadpool_limits(1):

@@ -23,7 +23,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from codsa_ray.aside import set_aside
+from codsa_ray.aside import levelled, set_aside
 from codsa_ray.contracts import TABLE_KINDS, Needs, Predictor
 from codsa_ray.encode import OneHot
 from codsa_ray.errors import SettingError
@@ -134,9 +134,10 @@ class Transformer:
         fixed = np.zeros((len(y), len(present))) if offset is None else np.asarray(offset, dtype=np.float64)[:, present]
         start = torch.from_numpy(best_constant(fixed, labels, weight)).float()
         columns, told = TextRows.apart(X, self.longest)
-        scaled = torch.from_numpy(weight / weight.mean()).float()
+        aside = set_aside(labels, self.held, seed)
+        scaled = torch.from_numpy(levelled(weight / weight.mean(), labels, aside)).float()
         rows = TextRows(columns, told, torch.from_numpy(labels), scaled, torch.from_numpy(fixed).float())
-        inner = torch.from_numpy(set_aside(labels, self.held, seed))
+        inner = torch.from_numpy(aside)
         with one_thread():
             module = self.network(columns.shape[1], bool((told >= 0).any()), start, seed)
             weights = self._train(module, rows.take(~inner).sorted(), rows.take(inner), seed)
