@@ -88,3 +88,9 @@ class FitData:
             total = part if total is None else total.merge(part)
         assert total is not None, "a fit always has rows"
         return total
+
+
+def known_share(table: pa.Table, column: str, regions: int) -> np.ndarray:
+    """(K,) share of each region's rows whose cell of the column is not null; 0 of a region without rows."""
+    region, known = table[REGION].to_numpy(), np.asarray(table[column].is_valid())
+    return np.bincount(region[known], minlength=regions) / np.maximum(np.bincount(region, minlength=regions), 1)

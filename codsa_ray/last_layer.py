@@ -8,9 +8,8 @@ towards the layer as it was, since a rare group often has a handful of rows ther
 from collections.abc import Callable
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from codsa_ray.aside import set_aside
+from codsa_ray.aside import levelled, set_aside
 from codsa_ray.ridge import solved
 
 PULL, STEPS = 1e-2, 500
@@ -41,7 +40,8 @@ def retrained(
     kept = set_aside(labels, held, seed)
     if len(np.unique(labels[kept])) < len(start):
         kept = np.ones(len(labels), dtype=bool)
-    with threadpool_limits(1):
-        seen = features(np.flatnonzero(kept)).astype(np.float64)
-        more = solved(seen, labels[kept], weight[kept], seen @ slope + start, len(start), PULL, STEPS)
+    # The layer's scores are corrected by the weights of all rows, so those seen stand for them.
+    own = levelled(weight, labels, ~kept)[kept]
+    seen = features(np.flatnonzero(kept)).astype(np.float64)
+    more = solved(seen, labels[kept], own, seen @ slope + start, len(start), PULL, STEPS)
     return slope + more[:-1].astype(np.float32), start + more[-1].astype(np.float32)

@@ -89,7 +89,7 @@ def mixes(bench: Bench, candidate: Candidate, fold: int) -> Iterator[Mix]:
         elif candidate.kind == "undersampled":
             yield _undersampled(base, candidate.ratio, rng)
         else:
-            mix = _resampled(base, rng) if candidate.fits > 1 else base
+            mix = _resampled(base, rng, bench.learner.needs.holds_out) if candidate.fits > 1 else base
             if candidate.kind == "retrained":
                 yield replace(_weighted(mix, candidate), first=mix.weight)
             else:
@@ -134,10 +134,17 @@ def _take(mix: Mix, index: np.ndarray) -> Mix:
     return Mix(mix.X[index], mix.y[index], mix.weight[index], mix.group[index])
 
 
-def _resampled(mix: Mix, rng: np.random.Generator) -> Mix:
-    """A bootstrap sample within every group (Breiman 1996), so that no bag loses a rare group."""
-    index = [rng.choice(rows, len(rows)) for rows in _by_group(mix)]
-    return _take(mix, np.sort(np.concatenate(index)))
+def _resampled(mix: Mix, rng: np.random.Generator, once: bool) -> Mix:
+    """A bootstrap sample within every group (Breiman 1996), so that no bag loses a rare group.
+
+    Args:
+        once: a row that is drawn again weighs more; else it comes again. A copy would be taught where the learner holds the other one out.
+    """
+    drawn = np.concatenate([rng.choice(rows, len(rows)) for rows in _by_group(mix)])
+    if not once:
+        return _take(mix, np.sort(drawn))
+    index, times = np.unique(drawn, return_counts=True)
+    return Mix(mix.X[index], mix.y[index], mix.weight[index] * times, mix.group[index])
 
 
 def _undersampled(mix: Mix, ratio: float, rng: np.random.Generator) -> Mix:

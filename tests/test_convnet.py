@@ -12,7 +12,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from codsa_ray.errors import PictureError, SchemaError, SettingError
+from codsa_ray.errors import CandidateError, PictureError, SchemaError, SettingError
 from codsa_ray.infer import infer, refuse
 from codsa_ray.learners.convnet import ClassifierLoss, Convnet, Rows, Turning, costs, weighed
 from codsa_ray.nn.augmenting import FLIP, NONE, SHIFT, augmented, mirrored, shares, shifted, turned
@@ -44,6 +44,12 @@ def fitted(learner: Convnet, table: pa.Table, schema: Schema, seed: int = 0) -> 
     """(predictor, encoded rows, labels)."""
     X, y = learner.encoder(table, schema).encode(table), schema.truth(table)
     return learner.fit(X, y, np.ones(len(y)), classes=len(schema.classes), seed=seed), X, y
+
+
+def test_a_network_that_diverges_is_a_reason() -> None:
+    table, schema = digits(120)
+    with pytest.raises(CandidateError, match=r"diverged: .* lower the rate"):
+        fitted(replace(SMALL, rate=1e30), table, schema)
 
 
 # encoding

@@ -322,6 +322,25 @@ def test_regions_are_learned_from_as_often_as_evenly_says() -> None:
         assert weights[1] / weights.sum() == pytest.approx(share)
 
 
+def test_a_region_s_rows_without_a_picture_do_not_make_its_others_more_frequent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 60 rows each one region has 15 pictures: they are a fifth of what is learned, not half."""
+
+    class Learned(Exception):
+        pass
+
+    def seen(rows: PictureRows, *others: Any) -> None:
+        raise Learned(rows)
+
+    picture = encoded(np.zeros((4, 4, 1), dtype=np.uint8))
+    table = pa.table({"scan": pa.array([picture] * 75 + [None] * 45, pa.binary()), "label": ["a"] * 60 + ["b"] * 60})
+    monkeypatch.setattr("codsa_ray.generators.image_diffusion.PictureLoss", seen)
+    for evenly, share in ((0.0, 15 / 75), (0.5, 1 / 3), (1.0, 0.5)):
+        with pytest.raises(Learned) as found:
+            fit(replace(ImageDiffusion.tiny(), evenly=evenly, held_out=0.0), with_regions(table, "label", ("label",)))
+        rows = found.value.args[0]
+        assert torch.diff(rows.mass, prepend=torch.zeros(1))[rows.region == 1].sum().item() == pytest.approx(share)
+
+
 # bases
 
 

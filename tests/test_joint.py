@@ -81,6 +81,27 @@ def test_the_average_is_the_mean_of_log_probabilities() -> None:
     assert np.allclose(fitted.scores(X), wanted, atol=1e-3)
 
 
+def test_a_class_of_one_row_says_nothing_of_what_models_are_worth() -> None:
+    """The models of the fold that scores it never saw its class: its loss is none of theirs."""
+    table, schema, label = problem(150)
+    X = TINY.encoder(table, schema).encode(table)
+    lone, pair = label.copy(), np.isin(label, [0, 1])
+    lone[np.flatnonzero(pair)[0]] = 2
+    plain, odd = (TINY.fit(X[pair], own[pair], np.ones(pair.sum()), classes=3, seed=0) for own in (label, lone))
+    assert odd.present.tolist() == [0, 1, 2]
+    assert odd.start[2] == 0
+    assert odd.counts == pytest.approx(plain.counts, abs=0.05)
+
+
+def test_where_every_class_has_one_row_models_are_averaged() -> None:
+    table, schema, label = problem(150)
+    X = TINY.encoder(table, schema).encode(table)
+    rows = [np.flatnonzero(label == k)[0] for k in range(3)]
+    fitted = TINY.fit(X[rows], np.arange(3), np.ones(3), classes=3, seed=0)
+    assert fitted.counts == pytest.approx(1 / len(fitted.models))
+    assert not fitted.start.any()
+
+
 def test_what_a_model_is_worth_is_found() -> None:
     """One that states twice the truth's log-odds counts half; one of noise not at all; a constant shift is taken back."""
     rng = np.random.default_rng(0)

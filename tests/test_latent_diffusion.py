@@ -13,17 +13,20 @@ import pyarrow as pa
 import pytest
 import torch
 
-from codsa_ray.audit.coupling import coupling, shuffled
+from codsa_ray.audit.coupling import Axes, coupling, shuffled
 from codsa_ray.draw import draw_block
 from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.generators.latent_diffusion import UNREADABLE, LatentDiffusion
+from codsa_ray.nn.codec_lessons import Lesson
 from codsa_ray.nn.joined_codec import JoinedCodec
 from codsa_ray.nn.picture_codec import PictureCodec, halvings
 from codsa_ray.nn.pictures import Frame
 from codsa_ray.nn.text_codec import TextCodec, TextForm
 from codsa_ray.nn.text_words import BROKEN
+from codsa_ray.nn.train import Training
+from codsa_ray.nn.vector_codecs import arrays_of, carried, settled
 from codsa_ray.nn.vectors import Scaling, uneven
 from codsa_ray.picture import decoded
 from codsa_ray.regions import Regions
@@ -152,6 +155,33 @@ def test_a_source_teaches_codecs_which_are_then_frozen_or_tuned() -> None:
         assert settings.load(folder).notice == ("codecs of scan, remark taught by 400 rows of the source",)
     assert weights[0.0] == 0.0
     assert weights[0.5] > 0.0
+
+
+def test_a_lesson_holds_regions_as_often_as_their_rows_have_a_value() -> None:
+    """However many of a region's rows are null, and however many were kept to learn from."""
+    table, _, regions = regioned(triples(200))
+    rare = table[REGION].to_numpy() == 1
+    gone = rare & (np.cumsum(rare) % 4 > 0)
+    remark = pa.array([None if no else text for no, text in zip(gone, table["remark"].to_pylist(), strict=True)], pa.string())
+    table = table.set_column(table.column_names.index("remark"), "remark", remark).sort_by(REGION)
+    kept = table.filter(pa.array((table[REGION].to_numpy() == 1) | (np.arange(len(table)) % 2 == 0)))
+    lesson = Lesson.of("own", "remark", (kept, kept), regions, Training(1, 1e-3), 0)
+    assert lesson is not None
+    values, mass = lesson.learned
+    common = int(kept.filter(pa.array(kept[REGION].to_numpy() == 0))["remark"].is_valid().to_numpy().sum())
+    said = int((rare & ~gone).sum())
+    assert len(values) == common + said
+    assert float(mass[common - 1]) == pytest.approx(regions.counts[0] / (regions.counts[0] + said))
+
+
+def test_a_codec_is_put_on_the_worker_s_device_whether_it_was_taught_or_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec, seen = PictureCodec.untrained("scan", Frame(8, 8, 1, 0.0, 1.0, (8, 8), (8, 8, 1)), 8, 16, seed=0), list[str]()
+    pictures = triples(20)["scan"].combine_chunks()
+    monkeypatch.setattr(torch.nn.Module, "to", lambda module, device: seen.append(device) or module)
+    weights = {name: value.numpy() for name, value in codec.network.state_dict().items()}
+    taught = settled(codec, weights, pictures, "cuda:1")
+    carried(codec, arrays_of(taught), "cuda:1")
+    assert seen == ["cuda:1"] * 2
 
 
 def test_a_column_that_the_source_lacks_is_taught_by_the_target() -> None:
@@ -293,6 +323,14 @@ def test_coupling_knows_pairs_from_strangers() -> None:
     assert abs(coupling(table, apart, schema, 0)[0]["drawn"]["auc"] - 0.5) < 0.06
     alone, schema, _ = regioned(triples(200), ("ink",))
     assert coupling(alone, alone, schema, 0) == []
+
+
+@pytest.mark.parametrize("ink", [7.0, 1 / 3])
+def test_a_modality_that_is_the_same_in_every_row_belongs_to_none(ink: float) -> None:
+    table, schema, _ = regioned(triples(400))
+    scan = table.set_column(0, "scan", pa.array([table["scan"][0].as_py()] * len(table), pa.binary()))
+    assert {(pair["a"], pair["b"]) for pair in coupling(scan, scan, schema, 0)} == {("table", "remark")}
+    assert Axes.of(np.full((300, 4), ink)).directions.shape == (4, 0)
 
 
 def test_shuffling_stays_in_the_region_and_moves_every_row() -> None:

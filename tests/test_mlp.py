@@ -8,6 +8,7 @@ import torch
 
 from codsa_ray.bias import bias_corrected, smote
 from codsa_ray.errors import CandidateError
+from codsa_ray.last_layer import retrained
 from codsa_ray.learners.mlp import Classifier, Mlp, Rows, _initial, _loss, forward, set_aside
 
 
@@ -174,6 +175,14 @@ def test_a_last_layer_trained_again_on_even_groups_costs_the_worst_group_less() 
     for before, after in zip(plain.layers[:-2], again.layers[:-2], strict=True):
         assert np.array_equal(before, after)
     assert not np.array_equal(plain.layers[-2], again.layers[-2])
+
+
+def test_a_last_layer_that_is_told_nothing_says_each_class_s_share_of_all_weight() -> None:
+    """Of three rare rows one in nine is seen, of all weight they have another share: the correction counts on the latter."""
+    labels = np.repeat([0, 1], [40, 3])
+    weight = np.where(labels == 1, 2.0, 1.0)
+    _, start = retrained(lambda places: np.zeros((len(places), 1)), np.zeros((1, 2)), np.zeros(2), labels, weight, 0.2, 0)
+    assert start[1] - start[0] == pytest.approx(np.log(6 / 40), abs=1e-3)
 
 
 def test_one_class_has_no_last_layer_to_train() -> None:

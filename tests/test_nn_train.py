@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from codsa_ray.errors import PLUGIN_FAILURES, CandidateError
 from codsa_ray.folder import Folder
 from codsa_ray.nn import train as loop
-from codsa_ray.nn.train import Trained, Training, train
+from codsa_ray.nn.here import train_here
+from codsa_ray.nn.train import Score, Trained, Training, train
 
 from tables import LocalWorker
 
@@ -68,6 +70,23 @@ def test_a_resumed_training_ends_with_the_same_bytes_as_an_undisturbed_one(tmp_p
     assert [step for step, _ in worker.reports] == [50, 60], "it went on from step 40"
     assert resumed.history == undisturbed.history
     assert {name: a.tobytes() for name, a in resumed.weights.items()} == {name: a.tobytes() for name, a in undisturbed.weights.items()}
+
+
+@pytest.mark.parametrize("score", [None, score])
+def test_a_training_whose_loss_is_no_number_any_more_ends(score: Score | None, tmp_path: Path) -> None:
+    def diverged(module: nn.Module, generator: torch.Generator) -> Tensor:
+        return loss(module, generator) * torch.nan
+
+    with pytest.raises(FloatingPointError, match=r"the loss is nan, held out \w+, after 10 steps; lower the rate"):
+        train(network(), diverged, score, SETTINGS, LocalWorker(Folder(str(tmp_path))), 1)
+    assert issubclass(FloatingPointError, PLUGIN_FAILURES), "a generator's is listed and the run goes on"
+
+
+def test_a_held_out_score_that_is_no_number_ends_a_training_and_a_learner_s_is_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="held out inf, after 10 steps"):
+        train(network(), loss, lambda module: np.inf, SETTINGS, LocalWorker(Folder(str(tmp_path))), 1)
+    with pytest.raises(CandidateError, match=r"diverged: the loss is .* held out inf, after 10 steps"):
+        train_here(network(), loss, lambda module: np.inf, SETTINGS, "cpu", 1)
 
 
 def test_a_resumed_training_without_scores_ends_alike_too(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Rows that hold texts: told and drawn as one line of tokens, gated, learned from by words, and carried through a whole pass."""
 
+import timeit
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from codsa_ray.inspection import inspect_run
 from codsa_ray.learners.tfidf import Tfidf, opened
 from codsa_ray.local import Drawn, Local
 from codsa_ray.nn.row_sequences import END, NULL, RowSequences
-from codsa_ray.nn.text_gate import GRAM, TextGate
+from codsa_ray.nn.text_gate import GRAM, TextGate, runs_of, share_of
 from codsa_ray.nn.text_words import TextWords
 
 import runs
@@ -125,6 +126,29 @@ def test_what_another_region_says_is_refused_and_the_share_of_real_texts_that_pa
     for k in (0, 1):
         assert gate.refused(more[k], k)[1].mean() < 0.1
         assert gate.refused(more[1 - k], k)[1].mean() > 0.9
+
+
+def test_rows_without_a_text_do_not_move_where_strangers_are_cut() -> None:
+    rng = np.random.default_rng(1)
+    texts = [" ".join(rng.choice(" ".join(RUDE if k else KIND).split(), 10)) for k in (0, 1) for _ in range(100)]
+    region = np.repeat([0, 1], 100)
+    plain = TextGate.learn(texts, region, [], 2, 0.9)
+    silent = TextGate.learn([*texts, *[None] * 200], np.concatenate([region, region]), [], 2, 0.9)
+    assert np.array_equal(silent.margin, plain.margin)
+    assert (plain.margin > 0).all()
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=12), st.lists(st.sampled_from("abc"), max_size=30))
+def test_the_share_of_runs_is_counted_as_in_a_set(said: list[str], others: list[str]) -> None:
+    own, known = runs_of(" ".join(said)), set(runs_of(" ".join(others)).tolist())
+    wanted = np.mean([run in known for run in own.tolist()]) if len(own) else 0.0
+    assert share_of(" ".join(said), np.array(sorted(known), dtype=np.uint64)) == wanted
+
+
+def test_a_text_costs_hardly_more_against_a_thousand_times_the_runs() -> None:
+    text, runs = " ".join(KIND), np.sort(np.random.default_rng(0).integers(0, 2**63, 1_000_000).astype(np.uint64))
+    few, many = (min(timeit.repeat(lambda some=some: share_of(text, some), number=5, repeat=5)) for some in (runs[::1000], runs))
+    assert many < 50 * few
 
 
 def test_a_gate_of_few_texts_refuses_none_as_strange_and_comes_back_from_its_arrays() -> None:

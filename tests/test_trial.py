@@ -1,6 +1,7 @@
 """What a candidate is trained on and how its scores are corrected, by counting and in closed form, on a real run's rows."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,12 +110,25 @@ def test_undersampled_bags_are_level_to_the_ratio_and_differ(bench: Bench) -> No
         assert not np.array_equal(bags[0].X, bags[1].X)
 
 
-def test_a_bag_is_a_bootstrap_within_every_group(bench: Bench) -> None:
+@pytest.mark.parametrize("learner", [Logistic(), Mlp.tiny()], ids=["takes all rows", "holds rows out"])
+def test_a_bag_is_a_bootstrap_within_every_group(bench: Bench, learner: Any) -> None:
+    """Where the learner sets rows aside each comes once, weighed by how often it was drawn: a copy would be taught what is held out."""
+    bench = replace(bench, learner=learner, memory={})
+    base, once = only(bench, Candidate()), learner.needs.holds_out
     one, other = mixes(bench, Candidate(fits=2), 0)
     for bag in (one, other):
-        assert (np.bincount(bag.group) == bench.rows.group_counts(0)).all()
-        assert len(np.unique(bag.X, axis=0)) < 0.8 * len(bag.X)
+        assert totals(bag, bag.group) == pytest.approx(bench.rows.group_counts(0))
+        assert np.array_equal(bag.weight, np.round(bag.weight))
+        assert len(bag.X) < 0.8 * len(base.X) if once else len(bag.X) == len(base.X)
+        assert len(np.unique(bag.X, axis=0)) == len(bag.X) if once else len(np.unique(bag.X, axis=0)) < 0.8 * len(bag.X)
     assert not np.array_equal(one.X, other.X)
+
+
+def test_groups_of_weighted_bags_carry_what_they_carry_without_bags(bench: Bench) -> None:
+    candidate = Candidate("weights", by="group", strength=0.5)
+    whole = only(bench, candidate)
+    for bag in mixes(bench, replace(candidate, fits=2), 0):
+        assert totals(bag, bag.group) == pytest.approx(totals(whole, whole.group))
 
 
 def test_synthetic_rows_are_the_first_of_each_draws_pool_beside_all_real_ones(bench: Bench, drawn: Candidate) -> None:

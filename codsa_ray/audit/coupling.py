@@ -56,7 +56,9 @@ class Axes:
         """Of (n, d) numbers; directions that hardly move are left out."""
         middle = values.mean(axis=0)
         _, lengths, directions = np.linalg.svd(values - middle, full_matrices=False)
-        kept = min(AXES, int((lengths > 1e-3 * max(float(lengths[0]), 1e-12)).sum()))
+        # A constant's distance from its own mean is what rounding leaves.
+        least = max(1e-3 * float(lengths[0]), 1e-9 * float(np.linalg.norm(values)))
+        kept = min(AXES, int((lengths > least).sum()))
         return Axes(middle, directions[:kept].T * (np.sqrt(len(values)) / lengths[:kept]))
 
     def along(self, values: np.ndarray) -> np.ndarray:
@@ -75,7 +77,7 @@ def coupling(real: pa.Table, drawn: pa.Table, schema: Schema, seed: int) -> list
     Returns:
         [{a, b, real, drawn, independent}], each of the last three {auc, retrieved, information}: of real rows that the classifier has not
         seen, of drawn rows, of drawn rows whose modalities are shuffled inside their region. Chances of independent modalities: .5, 1 /
-        CANDIDATES, 0. Empty with one modality, or with fewer than LEAST_ROWS rows.
+        CANDIDATES, 0. Empty with one modality that varies, or with fewer than LEAST_ROWS rows.
     """
     real, drawn = thin(real, MOST_ROWS, seed, "coupling"), thin(drawn, MOST_ROWS, seed, "coupling")
     if min(len(real), len(drawn)) < LEAST_ROWS:
@@ -84,7 +86,9 @@ def coupling(real: pa.Table, drawn: pa.Table, schema: Schema, seed: int) -> list
     learned, fresh = (real.take(pa.array(np.sort(part))) for part in np.split(order, [2 * len(real) // 3]))
     looks = _looks(learned, schema)
     seen = {name: Axes.of(look(learned)) for name, look in looks.items()} if len(looks) > 1 else {}
-    sides = {name: [seen[name].along(look(table)) for table in (learned, fresh, drawn)] for name, look in looks.items() if name in seen}
+    # What is the same in every row belongs to each as much as to any other.
+    seen = {name: axes for name, axes in seen.items() if axes.directions.shape[1]}
+    sides = {name: [axes.along(looks[name](table)) for table in (learned, fresh, drawn)] for name, axes in seen.items()}
     regions = [region_of(table) for table in (learned, fresh, drawn)]
     return [{"a": a, "b": b, **_pair(sides[a], sides[b], regions, seed)} for a, b in combinations(sides, 2)]
 

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from codsa_ray.contracts import TABLE_KINDS, Needs, Worker
 from codsa_ray.errors import SettingError
-from codsa_ray.fitdata import REGION, FitData
+from codsa_ray.fitdata import REGION, FitData, known_share
 from codsa_ray.folder import Folder
 from codsa_ray.nn.beside_picture import BesidePictures
 from codsa_ray.nn.device import gpu_dtype, one_thread
@@ -151,7 +151,8 @@ class ImageDiffusion:
         shown = [table.filter(table[name].is_valid()) for table in tables]
         frame, values = self._seen([picture for table in shown for picture in table[name].to_pylist()], base)
         drawing, names = self._drawing(frame, base, levels, beside.width, seed_of(data.seed, "network"))
-        weights, parts = (natural(regions, self.evenly), needed(regions)), values.split([len(table) for table in shown])
+        known = known_share(tables[0], name, len(regions))
+        weights, parts = (natural(regions, self.evenly, known), needed(regions)), values.split([len(table) for table in shown])
         learned, held = (
             PictureRows.of(part, beside.told(table), table[REGION].to_numpy().astype(np.int64), weight, drawing.enter)
             for part, table, weight in zip(parts, shown, weights, strict=True)

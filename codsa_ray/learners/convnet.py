@@ -14,24 +14,26 @@ floats. Not for: texts, which are refused; several columns of pictures; with a b
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from codsa_ray.aside import set_aside
+from codsa_ray.aside import levelled, set_aside
 from codsa_ray.contracts import TABLE_KINDS, Needs, Predictor
-from codsa_ray.errors import CandidateError, SettingError
+from codsa_ray.errors import SettingError
 from codsa_ray.last_layer import retrained
 from codsa_ray.nn.augmenting import FLIP, KINDS, SHIFT, augmented, shares, turned
 from codsa_ray.nn.device import gpu_dtype, one_thread
-from codsa_ray.nn.here import Here
+from codsa_ray.nn.here import train_here
 from codsa_ray.nn.mass import Mass
 from codsa_ray.nn.picture_classifiers import PictureClassifier, SmallTrunk
-from codsa_ray.nn.train import Training, train
+from codsa_ray.nn.train import Training
 from codsa_ray.nn.vision_bases import VisionBase
 from codsa_ray.pictured import Pictured, taken_apart
 from codsa_ray.schema import Schema
@@ -99,7 +101,7 @@ class Convnet:
     def needs(self) -> Needs:
         """One core or the stated GPUs. Regression is by squared error."""
         kinds, tasks = TABLE_KINDS | {"image"}, frozenset({"classification", "regression"})
-        return Needs(gpus=self.gpus, kinds=kinds, tasks=tasks, offset=True)
+        return Needs(gpus=self.gpus, kinds=kinds, tasks=tasks, offset=True, holds_out=True)
 
     def variants(self) -> tuple[Self, ...]:
         """These settings; pictures mirrored too; mixed rows; slower."""
@@ -142,9 +144,9 @@ class Convnet:
         fixed = np.zeros((len(y), len(present))) if offset is None else np.asarray(offset, dtype=np.float64)[:, present]
         start = best_constant(fixed, labels, weight) if classes else np.zeros(1)
         pictures, columns = taken_apart(X)
-        scaled = torch.from_numpy(weight / weight.mean())
-        rows = Rows(pictures, columns, np.arange(len(y)), target, scaled, torch.from_numpy(fixed).float())
         inner = set_aside(labels, self.held, seed)
+        scaled = torch.from_numpy(levelled(weight / weight.mean(), labels, inner))
+        rows = Rows(pictures, columns, np.arange(len(y)), target, scaled, torch.from_numpy(fixed).float())
         with one_thread():
             module = self._network(rows, torch.from_numpy(start).float(), seed)
             learned, held = rows.take(np.flatnonzero(~inner)), rows.take(np.flatnonzero(inner))
@@ -160,7 +162,8 @@ class Convnet:
             return fitted
         layer, labels = fitted.module.leave, np.searchsorted(fitted.present, y)
         slope, start = (array.detach().cpu().numpy() for array in (layer.weight.T, layer.bias))
-        slope, start = retrained(lambda places: fitted.features(X[places]), slope, start, labels, last, self.held, seed)
+        with threadpool_limits(1):
+            slope, start = retrained(lambda places: fitted.features(X[places]), slope, start, labels, last, self.held, seed)
         layer.weight.data.copy_(torch.from_numpy(slope.T.copy()))
         layer.bias.data.copy_(torch.from_numpy(start))
         return fitted
@@ -198,20 +201,14 @@ class Convnet:
             views, way = turned(augmented(pictures, self.augment, generator), generator)
             return functional.cross_entropy(network.train()(views), way.to(device))
 
-        trained = train(turning, loss, None, self._training(self.pretrain), Here(device), seed_of(seed, "turns"))
+        trained = train_here(turning, loss, None, self._training(self.pretrain), device, seed_of(seed, "turns"))
         turning.load_state_dict({name: torch.from_numpy(array) for name, array in trained.weights.items()})
 
     def _train(self, module: PictureClassifier, rows: "Rows", held: "Rows", seed: int) -> None:
         steps = int(np.clip(self.epochs * len(rows.index) / self.batch, self.least, self.most))
         loss, device = ClassifierLoss.of(self, rows, self._device), self._device
-
-        def score(network: nn.Module) -> float:
-            value = weighed(network, held, device)
-            if not np.isfinite(value):
-                raise CandidateError(f"the network's held-out loss is {value}; lower its rate")
-            return value
-
-        trained = train(module, loss, score, self._training(steps), Here(device), seed_of(seed, "train"))
+        score = partial(weighed, rows=held, device=device)
+        trained = train_here(module, loss, score, self._training(steps), device, seed_of(seed, "train"))
         module.load_state_dict({name: torch.from_numpy(array) for name, array in trained.weights.items()})
         module.eval().requires_grad_(False)
 

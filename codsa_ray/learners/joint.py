@@ -22,17 +22,17 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn import functional
 
-from codsa_ray.aside import set_aside
+from codsa_ray.aside import levelled, set_aside
 from codsa_ray.contracts import TABLE_KINDS, Needs, Predictor
 from codsa_ray.errors import CandidateError, SettingError
 from codsa_ray.fusion import folds_of, stacked
 from codsa_ray.modalities import TABLE, TEXTS, Modalities, taken
 from codsa_ray.nn.augmenting import SHIFT, augmented
 from codsa_ray.nn.device import one_thread
-from codsa_ray.nn.here import Here
+from codsa_ray.nn.here import train_here
 from codsa_ray.nn.mass import Mass
 from codsa_ray.nn.picture_classifiers import PictureClassifier, SmallTrunk
-from codsa_ray.nn.train import Training, train
+from codsa_ray.nn.train import Training
 from codsa_ray.ridge import solved
 from codsa_ray.schema import Schema
 from codsa_ray.scores import OneClass, best_constant, log_probabilities
@@ -88,7 +88,7 @@ class Joint:
     @property
     def needs(self) -> Needs:
         """One core."""
-        return Needs(kinds=TABLE_KINDS | {"text", "image"}, tasks=frozenset({"classification"}))
+        return Needs(kinds=TABLE_KINDS | {"text", "image"}, tasks=frozenset({"classification"}), holds_out=True)
 
     def variants(self) -> tuple[Self, ...]:
         """These settings; averaged; a lighter penalty on words."""
@@ -116,15 +116,23 @@ class Joint:
         models = {name: self._model(name, values, labels, share, len(present), seed_of(seed, name)) for name, values in rows.items()}
         counts, start = np.full(len(models), 1.0 / len(models)), np.zeros(len(present))
         if self.fusion == STACKED and len(models) > 1:
-            counts, start = stacked(self._unseen(rows, labels, share, len(present), seed), labels, share)
+            found, known = self._unseen(rows, labels, share, len(present), seed)
+            told = np.unique(labels[known])
+            if len(told) > 1:
+                # No model is to blame for a class that it never saw, and no constant makes up for it.
+                some = np.searchsorted(told, labels[known])
+                counts, start[told] = stacked(found[:, known][:, :, told], some, share[known])
         return Fused(models, counts, start, present, classes)
 
-    def _unseen(self, rows: Mapping[str, np.ndarray], labels: np.ndarray, weight: np.ndarray, classes: int, seed: int) -> np.ndarray:
-        """(models, n, P) log-probabilities of rows by models that have not seen them."""
+    def _unseen(
+        self, rows: Mapping[str, np.ndarray], labels: np.ndarray, weight: np.ndarray, classes: int, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(models, n, P) log-probabilities of rows by models that have not seen them, and (n,) bool whether those saw the row's class."""
         fold = folds_of(labels, self.folds, seed)
-        found = np.zeros((len(rows), len(labels), classes))
+        found, known = np.zeros((len(rows), len(labels), classes)), np.zeros(len(labels), dtype=bool)
         for out in range(self.folds):
             kept, left = np.flatnonzero(fold != out), np.flatnonzero(fold == out)
+            known[left] = np.isin(labels[left], labels[kept])
             for place, (name, values) in enumerate(rows.items()):
                 mine, own = np.unique(labels[kept], return_inverse=True)
                 model: Any = OneClass(int(mine[0]), classes)
@@ -133,7 +141,7 @@ class Joint:
                     found[place, left] = log_probabilities(model.odds(values[left]), mine, classes)
                 else:
                     found[place, left] = model.scores(values[left])
-        return found
+        return found, known
 
     def _model(self, name: str, values: np.ndarray, labels: np.ndarray, weight: np.ndarray, classes: int, seed: int) -> "Model":
         if name == TABLE:
@@ -203,7 +211,7 @@ class Seen:
         inner, outer = np.flatnonzero(~aside), np.flatnonzero(aside)
         start = best_constant(np.zeros((len(labels), classes)), labels, weight)
         network = _network(settings, _entered(pictures[_some(len(pictures))]), torch.from_numpy(start).float(), seed)
-        mass, target = Mass.of(weight[inner]), torch.from_numpy(labels)
+        mass, target = Mass.of(levelled(weight, labels, aside)[inner]), torch.from_numpy(labels)
 
         def loss(module: nn.Module, generator: torch.Generator) -> Tensor:
             places = inner[mass.draw(settings.batch, generator).numpy()]
@@ -216,7 +224,7 @@ class Seen:
 
         steps = int(np.clip(settings.epochs * len(inner) / settings.batch, settings.least, settings.most))
         training = Training(steps, settings.picture_rate, every=max(1, steps // 10), patience=4, checkpoint=steps + 1)
-        trained = train(network, loss, score, training, Here("cpu"), seed_of(seed, "train"))
+        trained = train_here(network, loss, score, training, "cpu", seed_of(seed, "train"))
         network.load_state_dict({name: torch.from_numpy(array) for name, array in trained.weights.items()})
         return Seen(network.eval().requires_grad_(False))
 

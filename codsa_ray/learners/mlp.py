@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
-from codsa_ray.aside import set_aside
+from codsa_ray.aside import levelled, set_aside
 from codsa_ray.contracts import Needs, Predictor
 from codsa_ray.encode import OneHot
 from codsa_ray.errors import CandidateError
@@ -67,7 +67,7 @@ class Mlp:
     @property
     def needs(self) -> Needs:
         """One core. Regression is by squared error."""
-        return Needs(tasks=frozenset({"classification", "regression"}), offset=True, negative=True)
+        return Needs(tasks=frozenset({"classification", "regression"}), offset=True, negative=True, holds_out=True)
 
     def variants(self) -> tuple[Self, ...]:
         """These settings; slower; slower in small batches, for few or rare rows; a large batch, for many.
@@ -103,7 +103,7 @@ class Mlp:
         fixed = np.zeros((len(y), len(present))) if offset is None else np.asarray(offset, dtype=np.float64)[:, present]
         start = best_constant(fixed, labels, weight)
         inner = set_aside(labels, self.held, seed)
-        scaled = torch.from_numpy(weight / weight.mean()).float()
+        scaled = torch.from_numpy(levelled(weight / weight.mean(), labels, inner)).float()
         rows = Rows(torch.from_numpy(np.array(X, dtype=np.float32)), target, scaled, torch.from_numpy(fixed).float())
         # One thread, since the order of a sum must not depend on the machine; fits run side by side anyway.
         with threadpool_limits(1):
@@ -127,7 +127,8 @@ class Mlp:
             return hidden.numpy()
 
         labels = np.searchsorted(fitted.present, y)
-        return replace(fitted, layers=(*inner, *retrained(features, slope, start, labels, last, self.held, seed)))
+        with threadpool_limits(1):
+            return replace(fitted, layers=(*inner, *retrained(features, slope, start, labels, last, self.held, seed)))
 
     def _smoothing(self, total: np.ndarray) -> Tensor:
         """(P,) from the weight of each class."""

@@ -23,18 +23,18 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from codsa_ray.aside import set_aside
+from codsa_ray.aside import levelled, set_aside
 from codsa_ray.contracts import TABLE_KINDS, Needs, Predictor
 from codsa_ray.encode import OneHot
-from codsa_ray.errors import CandidateError, SettingError
+from codsa_ray.errors import SettingError
 from codsa_ray.nn.device import gpu_dtype, one_thread
-from codsa_ray.nn.here import Here
+from codsa_ray.nn.here import train_here
 from codsa_ray.nn.lines import CHARACTERS
 from codsa_ray.nn.pretrained import Pretrained
 from codsa_ray.nn.sentences import encoder, tokens
 from codsa_ray.nn.text_classifier import TextClassifier, TextLoss, TextRows, scored
 from codsa_ray.nn.text_words import TextWords
-from codsa_ray.nn.train import Training, train
+from codsa_ray.nn.train import Training
 from codsa_ray.nn.tuned import Tuned
 from codsa_ray.schema import Schema
 from codsa_ray.scores import OneClass, best_constant, log_probabilities
@@ -89,7 +89,7 @@ class Transformer:
     @property
     def needs(self) -> Needs:
         """One core or the stated GPUs."""
-        return Needs(gpus=self.gpus, kinds=TABLE_KINDS | {"text"}, tasks=frozenset({"classification"}), offset=True)
+        return Needs(gpus=self.gpus, kinds=TABLE_KINDS | {"text"}, tasks=frozenset({"classification"}), offset=True, holds_out=True)
 
     def variants(self) -> tuple[Self, ...]:
         """These settings, then slower."""
@@ -134,9 +134,10 @@ class Transformer:
         fixed = np.zeros((len(y), len(present))) if offset is None else np.asarray(offset, dtype=np.float64)[:, present]
         start = torch.from_numpy(best_constant(fixed, labels, weight)).float()
         columns, told = TextRows.apart(X, self.longest)
-        scaled = torch.from_numpy(weight / weight.mean()).float()
+        aside = set_aside(labels, self.held, seed)
+        scaled = torch.from_numpy(levelled(weight / weight.mean(), labels, aside)).float()
         rows = TextRows(columns, told, torch.from_numpy(labels), scaled, torch.from_numpy(fixed).float())
-        inner = torch.from_numpy(set_aside(labels, self.held, seed))
+        inner = torch.from_numpy(aside)
         with one_thread():
             module = self.network(columns.shape[1], bool((told >= 0).any()), start, seed)
             weights = self._train(module, rows.take(~inner).sorted(), rows.take(inner), seed)
@@ -189,17 +190,10 @@ class Transformer:
         batch, rate, share = self._usual
         steps = int(np.clip(self.epochs * len(rows.target) / batch, self.least, self.most))
         loss, mine = TextLoss(rows, batch, self.device), TextLoss(held, SCORED, self.device)
-
-        def score(network: Any) -> float:
-            value = mine.score(network)
-            if not np.isfinite(value):
-                raise CandidateError(f"the network's held-out loss is {value}; lower its rate")
-            return value
-
         every, slower = max(1, steps // self.checks), (("trunk", share),)
         training = Training(steps, rate, every=every, patience=self.patience, checkpoint=steps + 1, slower=slower)
         training = replace(training, dtype=gpu_dtype(self.device))
-        return train(module, loss, score, training, Here(self.device), seed_of(seed, "train")).weights
+        return train_here(module, loss, mine.score, training, self.device, seed_of(seed, "train")).weights
 
     @classmethod
     def tiny(cls) -> Self:

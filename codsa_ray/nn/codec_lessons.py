@@ -13,7 +13,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from codsa_ray.contracts import Worker
-from codsa_ray.fitdata import REGION
+from codsa_ray.fitdata import REGION, known_share
 from codsa_ray.nn.phases import Phase
 from codsa_ray.nn.row_loss import natural, needed
 from codsa_ray.nn.train import Training
@@ -52,7 +52,8 @@ class Lesson:
             table = table.filter(table[column].is_valid())
             return table[column].combine_chunks(), share(table[REGION].to_numpy().astype(np.int64))
 
-        learned = values(rows[0], lambda region: natural(region, np.zeros(len(region), dtype=bool), regions))
+        known = known_share(rows[0], column, len(regions))
+        learned = values(rows[0], lambda region: natural(region, np.zeros(len(region), dtype=bool), regions, known))
         if not len(learned[0]):
             return None
         return Lesson(name, column, learned, values(rows[1], lambda region: needed(region, regions)), training, seed)

@@ -4,8 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import nn
 
+from codsa_ray.errors import CandidateError
 from codsa_ray.folder import Folder
+from codsa_ray.nn.train import Loss, Score, Trained, Training, train
 
 
 @dataclass
@@ -29,3 +32,15 @@ class Here:
 
     def report(self, step: int, metrics: dict[str, float]) -> None:
         """Nobody watches."""
+
+
+def train_here(module: nn.Module, loss: Loss, score: Score | None, settings: Training, device: str, seed: int) -> Trained:
+    """`train` in this process.
+
+    Raises:
+        CandidateError: the loss stopped being a number.
+    """
+    try:
+        return train(module, loss, score, settings, Here(device), seed)
+    except FloatingPointError as error:
+        raise CandidateError(f"the network diverged: {error}") from error

@@ -69,9 +69,12 @@ class PictureRows:
         return torch.searchsorted(self.mass, stratified(count, generator)).clamp(max=len(self.mass) - 1)
 
 
-def natural(regions: Regions, evenly: float) -> np.ndarray:
-    """(K,) counts to the power 1 - evenly: 0 leaves regions as frequent as they are, 1 makes them equally so."""
-    counts = regions.counts.astype(np.float64)
+def natural(regions: Regions, evenly: float, known: np.ndarray | float = 1.0) -> np.ndarray:
+    """(K,) counts to the power 1 - evenly: 0 leaves regions as frequent as they are, 1 makes them equally so.
+
+    `known` (K,) is the share of each region's rows that have a picture: the others are not learned from.
+    """
+    counts = regions.counts * known
     return np.where(counts > 0, counts ** (1 - evenly), 0.0)
 
 

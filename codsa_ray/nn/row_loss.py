@@ -63,9 +63,12 @@ class RowLoss:
         return rows, *self.orders.trained(self.made[rows], generator)
 
 
-def natural(region: np.ndarray, made: np.ndarray, regions: Regions) -> Tensor:
-    """Regions in proportion to all their training rows, however many are among the (n,); an interpolated row weighs as a real one."""
-    return _mass(region, made, regions.counts.astype(np.float64))
+def natural(region: np.ndarray, made: np.ndarray, regions: Regions, known: np.ndarray | float = 1.0) -> Tensor:
+    """Regions in proportion to all their training rows, however many are among the (n,); an interpolated row weighs as a real one.
+
+    Where a cell is learned from that may be null, `known` (K,) is the share of each region's rows where it is not.
+    """
+    return _mass(region, made, regions.counts * known)
 
 
 def needed(region: np.ndarray, regions: Regions) -> Tensor:

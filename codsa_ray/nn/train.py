@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import isfinite
 from time import monotonic
 from typing import Any
 
@@ -112,6 +113,9 @@ def train(module: nn.Module, loss: Loss, score: Score | None, settings: Training
 
     Returns:
         The kept weights.
+
+    Raises:
+        FloatingPointError: a loss that is looked at is no finite number; on all ranks alike.
     """
     wrapped, optimizer = worker.prepare(module, partial(_optimizer, settings, [name for name, _ in module.named_parameters()]))
     weights = Weights.of(module)
@@ -188,6 +192,8 @@ def _check(state: State, weights: Weights, value: Tensor, score: Score | None, s
         torch.distributed.all_reduce(told)
         told /= torch.distributed.get_world_size()
     training, held_out, minutes = told.tolist()
+    if not isfinite(training) or (score is not None and not isfinite(held_out)):
+        raise FloatingPointError(f"the loss is {training}, held out {held_out}, after {state.step} steps; lower the rate")
     state.history.append([state.step, training, held_out] if score else [state.step, training])
     if score is not None:
         state.stale += 1

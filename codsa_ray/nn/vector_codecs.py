@@ -43,13 +43,13 @@ def trained(
     score = replace(loss, read=codec.reading(held[0]), mass=held[1]).score(seed) if len(held[0]) else None
     # A copy: data parallelism wraps a module once.
     found = train(deepcopy(codec.network).requires_grad_(True), loss, score, training, worker, seed)
-    return settled(codec, found.weights, learned[0]), found
+    return settled(codec, found.weights, learned[0], worker.device), found
 
 
-def settled(codec: VectorCodec, weights: dict[str, np.ndarray], values: pa.Array) -> VectorCodec:
-    """With these weights, frozen, and scaled by these values, one or more of them."""
+def settled(codec: VectorCodec, weights: dict[str, np.ndarray], values: pa.Array, device: str) -> VectorCodec:
+    """With these weights, frozen, on the device that `carried` puts it on too, and scaled by these values, one or more of them."""
     codec.network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-    codec.network.requires_grad_(False)
+    codec.network.to(device).requires_grad_(False)
     return replace(codec, scaling=Scaling.of(codec.vectors(values)))
 
 
