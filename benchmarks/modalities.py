@@ -122,8 +122,11 @@ def page(seeds: int) -> str:
     for name in HALVES:
         half = half_of(name)
         lines += ["", f"## {half.title}", "", half.note]
-        for each in half.sets:
-            lines += section(half, each, seeds)
+        sections = {each: section(half, each, seeds) for each in half.sets}
+        lines += [line for found in sections.values() for line in found]
+        waiting = [each for each, found in sections.items() if not found]
+        if waiting:
+            lines += ["", f"Not measured yet: {', '.join(waiting)} (`python -m benchmarks.modalities --half {name}`)."]
     return "\n".join(lines) + "\n"
 
 
