@@ -76,7 +76,7 @@ def test_a_run_over_texts_chooses_plugins_that_read_them_and_keeps_their_names(h
     assert [generator["name"] for generator in kept["generator"]] == ["text_lm"]
 
 
-@pytest.mark.parametrize("plugin", [{"generator": ("image_diffusion:base=nowhere/at-all",)}, {"learner": "convnet:base=/nowhere/at/all"}])
+@pytest.mark.parametrize("plugin", [{"generator": ("image_diffusion:base=/nowhere/at/all",)}, {"learner": "convnet:base=/nowhere/at/all"}])
 def test_a_base_that_is_not_there_is_told_before_anything_is_read(plugin: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="nowhere"):
         run(Job(data=str(tmp_path / "no.parquet"), target="y", out=str(tmp_path / "run"), **plugin))
