@@ -1,8 +1,9 @@
 """Conditional data synthesis for imbalanced learning, at cluster scale, honestly judged.
 
-from codsa_ray import Job, run
-report = run(Job(data="people.parquet", target="income"))
-print(*report.verdict.sentences())
+Example:
+    from codsa_ray import Job, run
+    report = run(Job(data="people.parquet", target="income"))
+    print(*report.verdict.sentences())
 """
 
 from importlib import import_module

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 from sklearn.datasets import load_digits
 
-from codsa_ray.audit.picture_quality import MEASURES, covered, frechet, picture_quality
+from codsa_ray.audit.coverage import covered
+from codsa_ray.audit.picture_quality import MEASURES, frechet, picture_quality
 from codsa_ray.fitdata import REGION
 from codsa_ray.picture import encoded
 from codsa_ray.schema import Column, Schema
@@ -74,8 +75,9 @@ def test_the_distance_of_two_gaussians_is_the_closed_form() -> None:
 
 def test_what_lies_among_others_is_by_their_nearest() -> None:
     line = np.arange(10.0)[:, None]
-    assert covered(line, line) == 1.0
-    assert covered(line, np.array([[4.5], [100.0]])) == 0.5
+    within = np.abs(line - line.T)
+    assert covered(within, within) == 1.0
+    assert covered(within, np.abs(line - [[4.5, 100.0]])) == 0.5
 
 
 def test_few_pictures_one_region_and_none_at_all_say_nothing() -> None:

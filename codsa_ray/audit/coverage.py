@@ -36,13 +36,18 @@ def coverage(real: pa.Table, held_out: pa.Table, drawn: pa.Table, schema: Schema
         return {"precision": None, "recall": None, "fresh": None}
     space = Space.of(real, schema)
     real, drawn = thin(real, rows, seed, "coverage"), thin(drawn, rows, seed, "covering")
-    across, balls = space.between(real, drawn), _radii(space.between(real, real))
+    across, within = space.between(real, drawn), space.between(real, real)
     fresh = space.between(real, thin(held_out, MOST, seed, "fresh"))
     return {
-        "precision": float((across <= balls[:, None]).any(axis=0).mean()),
-        "recall": float((across <= _radii(space.between(drawn, drawn))).any(axis=1).mean()),
-        "fresh": float((fresh <= balls[:, None]).any(axis=0).mean()) if fresh.shape[1] else None,
+        "precision": covered(within, across),
+        "recall": covered(space.between(drawn, drawn), across.T),
+        "fresh": covered(within, fresh) if fresh.shape[1] else None,
     }
+
+
+def covered(within: np.ndarray, across: np.ndarray) -> float:
+    """Share of m rows that n rows cover, of the n rows' (n, n) distances from each other and (n, m) from those."""
+    return float((across <= _radii(within)[:, None]).any(axis=0).mean())
 
 
 def _radii(distance: np.ndarray) -> np.ndarray:

@@ -10,11 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+from scipy.spatial.distance import cdist
 
+from codsa_ray.audit.coverage import covered
 from codsa_ray.audit.images import images
 from codsa_ray.audit.picks import even, pick, region_of
 from codsa_ray.errors import CandidateError
-from codsa_ray.learners.convnet import Convnet, Seen
+from codsa_ray.learners.convnet import LARGEST, Convnet, Seen
 from codsa_ray.pictured import Pictured
 from codsa_ray.schema import Schema
 
@@ -22,7 +24,7 @@ LEAST = 20
 """Pictures of each side from which anything is said."""
 MOST = 1_000
 """Pictures of a side that are compared."""
-AXES, NEIGHBOURS = 32, 5
+AXES = 32
 CLASSIFIER = Convnet(width=16, epochs=8, least=40, most=400, augment="none")
 MEASURES = ("frechet", "frechet_real", "picture_precision", "picture_fresh", "picture_recall", "judged", "judged_real")
 
@@ -41,7 +43,7 @@ def picture_quality(real: pa.Table, held_out: pa.Table, drawn: pa.Table, schema:
         picture_precision, picture_fresh: share of drawn, of held-out pictures that lie among training ones; picture_recall: share of
             training ones that lie among drawn ones (Kynkaanniemi et al. 2019, equations 1 and 2).
         judged, judged_real: share of drawn, of held-out pictures that the classifier takes for their own region's.
-        None where a side has fewer than 20 pictures, or all are of one region.
+        None where a side has fewer than 20 pictures, all are of one region, or the classifier's loss stopped being a number.
     """
     found = [_column(real, held_out, drawn, column.name, schema, seed) for column in images(schema)]
     mean: dict[str, float | None] = {}
@@ -58,21 +60,22 @@ def _column(real: pa.Table, held_out: pa.Table, drawn: pa.Table, name: str, sche
     sides = _alike((others, held_out, drawn), seed)
     if min(len(sides[0]), len(learned)) < LEAST or len(np.unique(region_of(learned))) < 2:
         return {}
-    alone = replace(schema, columns=tuple(c for c in schema.columns if c.name == name), target=name, hidden=())
-    encoder = Pictured.learn(learned, replace(alone, target=""), CLASSIFIER.size or 32)
+    alone = replace(schema, columns=tuple(c for c in schema.columns if c.name == name), target="", hidden=())
+    encoder = Pictured.learn(learned, alone, LARGEST)
     classes = int(max(region_of(table).max() for table in (learned, *sides))) + 1
     try:
         judge = CLASSIFIER.fit(encoder.encode(learned), region_of(learned), np.ones(len(learned)), classes=classes, seed=seed)
-    except CandidateError:  # a network whose loss is no number judges nothing
+    except CandidateError:
         return {}
     assert isinstance(judge, Seen), "two regions or more"
     encoded = [encoder.encode(side) for side in sides]
     reference, fresh, made = _features([judge.features(X) for X in encoded])
     right = [float((judge.scores(X).argmax(axis=1) == region_of(side)).mean()) for X, side in zip(encoded, sides, strict=True)]
+    within, across = cdist(reference, reference), cdist(reference, made)
     return {
         **{"frechet": frechet(reference, made), "frechet_real": frechet(reference, fresh)},
-        **{"picture_precision": covered(reference, made), "picture_fresh": covered(reference, fresh)},
-        **{"picture_recall": covered(made, reference), "judged": right[2], "judged_real": right[1]},
+        **{"picture_precision": covered(within, across), "picture_fresh": covered(within, cdist(reference, fresh))},
+        **{"picture_recall": covered(cdist(made, made), across.T), "judged": right[2], "judged_real": right[1]},
     }
 
 
@@ -99,16 +102,3 @@ def frechet(one: np.ndarray, other: np.ndarray) -> float:
     shared = np.sqrt(np.linalg.eigvals(first @ second).real.clip(min=0)).sum()
     apart = np.sum((one.mean(axis=0) - other.mean(axis=0)) ** 2)
     return float(max(apart + np.trace(first) + np.trace(second) - 2 * shared, 0.0))
-
-
-def covered(one: np.ndarray, other: np.ndarray) -> float:
-    """Share of the points of `other` that lie in a ball around a point of `one` which reaches to its 5th nearest other there."""
-    k = min(NEIGHBOURS, len(one) - 1)
-    within = np.sqrt(_squares(one, one))
-    balls = np.partition(within, k, axis=1)[:, k]
-    return float((np.sqrt(_squares(one, other)) <= balls[:, None]).any(axis=0).mean())
-
-
-def _squares(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(n, m) squared distances, 0 for a point and itself."""
-    return np.asarray(((one[:, None, :] - other[None, :, :]) ** 2).sum(axis=2))

@@ -13,8 +13,7 @@ With a source its rows teach the codecs of pictures and texts, which are then fr
 the target's rows alone. A column that the source lacks is taught by the target.
 
 Cost: codecs as they say, then the diffusion as tabular_diffusion's. Memory: pixels and tokens of all rows, 4 D bytes a row. Not for:
-pictures whose detail matters (image_diffusion: a vector of tens of numbers gives blurred ones; of 400 rows with two photographs of 32 x 32
-a classifier told the drawn from the real ones always), texts whose wording does (text_lm).
+pictures whose detail matters (image_diffusion: a vector of tens of numbers gives blurred ones), texts whose wording does (text_lm).
 """
 
 from dataclasses import asdict, dataclass, replace

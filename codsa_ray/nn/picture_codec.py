@@ -8,6 +8,7 @@ nearly all, of photographs they keep layout and colours. Cost: some 2 ms a 28 x 
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from codsa_ray.nn.device import one_thread
+from codsa_ray.nn.picture_classifiers import Residual
 from codsa_ray.nn.pictures import Frame
 from codsa_ray.nn.vectors import Read, Scaling
 
@@ -30,23 +32,9 @@ CHUNK = 256
 GROUPS = 8
 
 
-class Residual(nn.Module):
-    """Two convolutions beside a shortcut (He et al. 2016); norms over groups (Wu & He 2018), so that no vector depends on its batch."""
-
-    def __init__(self, entering: int, leaving: int, stride: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(entering, leaving, 3, stride, 1, bias=False)
-        self.second = nn.Conv2d(leaving, leaving, 3, 1, 1, bias=False)
-        self.before, self.after = nn.GroupNorm(GROUPS, leaving), nn.GroupNorm(GROUPS, leaving)
-        same = entering == leaving and stride == 1
-        self.short: nn.Module = nn.Identity() if same else nn.Conv2d(entering, leaving, 1, stride, bias=False)
-        # At nothing: at first the block is its shortcut (Goyal et al. 2017).
-        nn.init.zeros_(self.after.weight)
-
-    def forward(self, grid: Tensor) -> Tensor:
-        """(n, leaving, P / stride, Q / stride)."""
-        inner = functional.relu(self.before(self.first(grid)))
-        return functional.relu(self.short(grid) + self.after(self.second(inner)))
+def _residual(entering: int, leaving: int, stride: int) -> Residual:
+    """Normed over groups (Wu & He 2018), so that no vector depends on its batch."""
+    return Residual(entering, leaving, stride, partial(nn.GroupNorm, GROUPS))
 
 
 def halvings(longer: int) -> int:
@@ -70,10 +58,10 @@ class PictureAutoencoder(nn.Module):
         widths = [min(width * 2**level, width * WIDEST) for level in range(deep + 1)]
         self.small = (widths[-1], grid[0] >> deep, grid[1] >> deep)
         self.enter = nn.Conv2d(channels, width, 3, 1, 1)
-        self.down = nn.Sequential(*(Residual(a, b, 2) for a, b in pairwise(widths)))
+        self.down = nn.Sequential(*(_residual(a, b, 2) for a, b in pairwise(widths)))
         self.told, self.read = nn.Linear(math.prod(self.small), size), nn.Linear(size, math.prod(self.small))
-        self.up = nn.ModuleList(Residual(b, a, 1) for a, b in reversed(list(pairwise(widths))))
-        self.first, self.leave = Residual(widths[-1], widths[-1], 1), nn.Conv2d(width, channels, 3, 1, 1)
+        self.up = nn.ModuleList(_residual(b, a, 1) for a, b in reversed(list(pairwise(widths))))
+        self.first, self.leave = _residual(widths[-1], widths[-1], 1), nn.Conv2d(width, channels, 3, 1, 1)
 
     def encode(self, values: Tensor) -> Tensor:
         """(n, D) of (n, C, P, Q) values of about unit variance."""
