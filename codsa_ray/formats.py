@@ -6,6 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from codsa_ray.address import explained
 from codsa_ray.errors import InputError, SchemaError
 from codsa_ray.fragment import BLOCK_ROWS as BLOCK_ROWS
-from codsa_ray.fragment import CLASSES, IMAGE, LABEL, PART_BYTES
+from codsa_ray.fragment import CLASSES, IMAGE, LABEL, MARKED, PART_BYTES
 from codsa_ray.fragment import Fragment as Fragment
 from codsa_ray.fragment import fragments as fragments
 from codsa_ray.picture_columns import as_picture, named
@@ -324,8 +325,9 @@ def _json_error(fragment: Fragment, rows: int, text: str) -> InputError:
 def _probe_tar(fragment: Fragment) -> Probe:
     """Pictures are skipped; texts are spelled, as in a csv file, and json is json."""
     left: Counter[str] = Counter()
-    found = Probe(0, fragment.shown, (), optional=True)
+    found, starts = Probe(0, fragment.shown, (), optional=True), []
     for batch in _batches(fragment, False, left):
+        starts += [sample.offset for row, sample in enumerate(batch, found.rows) if row % MARKED == 0]
         values = _fields(batch, fragment, [], drop=False)
         texts = _texts(batch, sorted({name for sample in batch for name in sample.texts}))
         pictures = sorted({name for sample in batch for name in sample.pictures})
@@ -334,7 +336,9 @@ def _probe_tar(fragment: Fragment) -> Probe:
             found = found.merge(Probe(0, fragment.shown, part.columns, optional=True))
         columns = tuple((name, Probed(PICTURE, fragment.shown)) for name in pictures)
         found = found.merge(Probe(len(batch), fragment.shown, columns, optional=True))
-    return found.merge(Probe(0, fragment.shown, (), optional=True, aside=tuple(left.items())))
+    found = found.merge(Probe(0, fragment.shown, (), optional=True, aside=tuple(left.items())))
+    marks = [start for start in starts if start is not None]
+    return replace(found, marks=tuple(marks if len(marks) == len(starts) and fragment.seekable else ()))
 
 
 def _tar(fragment: Fragment, types: pa.Schema) -> Iterator[pa.Table]:
@@ -355,7 +359,7 @@ def _batches(fragment: Fragment, data: bool, left: Counter[str]) -> Iterator[lis
     with explained(fragment.shown, fragment.address), fragment.open() if fragment.plain else fragment.stream() as file:
         batch: list[Sample] = []
         weight = 0
-        for sample in samples(file, fragment.shown, fragment.plain, data, fragment.span, left):
+        for sample in samples(file, fragment.shown, fragment.plain, data, fragment.span, left, fragment.mark):
             batch.append(sample)
             weight += sum(len(bytes_ or b"") for _, bytes_ in sample.pictures.values())
             if len(batch) == SAMPLES or weight > PART_BYTES:

@@ -32,6 +32,8 @@ PART_BYTES, GROUP_BYTES = 1 << 26, 1 << 30
 # arrow counts the bytes of a column in 31 bits.
 COLUMN_BYTES = (1 << 31) - 1
 FOOTERS_AT_ONCE = 16
+# Samples of a tar file from one place, from which it can be read, to the next.
+MARKED = 64
 # A second or two of hashing; a larger file that was touched is read again.
 HASHED = 1 << 31
 
@@ -51,6 +53,7 @@ class Fragment:
         members: files of pictures below the root, in a folder per class.
         images: columns that name files of pictures.
         span: first row and the one after the last; None for all.
+        mark: of a tar file, a sample at or before the span's first, and the byte where it starts.
         beside: mean bytes of the pictures that lie beside the table, 0 where none do; of a tar file, its bytes.
     """
 
@@ -64,6 +67,7 @@ class Fragment:
     members: tuple[str, ...] = ()
     images: tuple[str, ...] = ()
     span: tuple[int, int] | None = None
+    mark: tuple[int, int] = (0, 0)
     beside: int = 0
 
     @property
@@ -87,9 +91,14 @@ class Fragment:
         return _below(posixpath.dirname(self.path), self.root)
 
     @property
+    def seekable(self) -> bool:
+        """It can be read from any place: it is not compressed."""
+        return not self.path.lower().endswith(COMPRESSED)
+
+    @property
     def plain(self) -> bool:
-        """It can be read from any place: it is local and not compressed."""
-        return not Folder(self.address).remote and not self.path.lower().endswith(COMPRESSED)
+        """It can be read from place to place without loss: it is local too."""
+        return self.seekable and not Folder(self.address).remote
 
     def open(self) -> Any:
         """The file, for random access."""
@@ -99,8 +108,14 @@ class Fragment:
         """The file's bytes in order, decompressed by its name."""
         return open_stream(filesystem_of(self.address)[0], self.path)
 
-    def cut(self, rows: int, typical: float) -> list["Fragment"]:
-        """Fragments of rows whose pictures weigh about PART_BYTES; where their weight is not known, it is that of `typical` rows."""
+    def cut(self, rows: int, typical: float, marks: Sequence[int] = ()) -> list["Fragment"]:
+        """Fragments of rows whose pictures weigh about PART_BYTES.
+
+        Args:
+            rows: of all of it.
+            typical: bytes of a row's pictures where their weight is not known.
+            marks: the bytes where every MARKED-th sample of a tar file starts; none where it must be read from its start.
+        """
         each = self.beside / max(rows, 1) if self.format == "tar" else self.beside * len(self.images) or typical * bool(self.images)
         if self.format == CLASSES or not each:
             return [replace(self, rows=rows)]
@@ -108,7 +123,11 @@ class Fragment:
         if rows <= most:
             return [replace(self, rows=rows)]
         starts = range(0, rows, most)
-        return [replace(self, rows=min(most, rows - start), span=(start, min(start + most, rows))) for start in starts]
+        near = [(start // MARKED * MARKED, marks[start // MARKED]) if marks else (0, 0) for start in starts]
+        return [
+            replace(self, rows=min(most, rows - start), span=(start, min(start + most, rows)), mark=mark)
+            for start, mark in zip(starts, near, strict=True)
+        ]
 
 
 def fragments(address: str) -> tuple[Fragment, ...]:

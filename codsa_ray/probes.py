@@ -88,6 +88,7 @@ class Probe:
         columns: (name, what is known of it), in the order of the first file.
         optional: a column may be missing in a file (jsonl); it is null there.
         aside: (what, how many) of what lies there and is no column.
+        marks: of one tar file, the bytes where every so many samples start; see `Fragment.cut`.
     """
 
     rows: int
@@ -95,6 +96,7 @@ class Probe:
     columns: tuple[tuple[str, Probed], ...]
     optional: bool = False
     aside: tuple[tuple[str, int], ...] = ()
+    marks: tuple[int, ...] = ()
 
     @staticmethod
     def of(block: pa.Table, where: str, spelled: bool) -> "Probe":

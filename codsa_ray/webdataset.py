@@ -35,15 +35,19 @@ class Sample:
         pictures: column -> (name of the member, bytes; None where they were not asked for).
         texts: column -> text.
         values: the fields of its json member.
+        offset: the byte of the file where it starts, from which it can be read again; None where what stands before is needed too.
     """
 
     key: str
     pictures: dict[str, tuple[str, bytes | None]] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
+    offset: int | None = None
 
 
-def samples(file: Any, where: str, random: bool, data: bool, span: tuple[int, int] | None, left: Counter[str]) -> Iterator[Sample]:
+def samples(
+    file: Any, where: str, random: bool, data: bool, span: tuple[int, int] | None, left: Counter[str], mark: tuple[int, int] = (0, 0)
+) -> Iterator[Sample]:
     """The samples in order.
 
     Args:
@@ -53,13 +57,16 @@ def samples(file: Any, where: str, random: bool, data: bool, span: tuple[int, in
         data: read the pictures' bytes.
         span: first sample and the one after the last; None for all.
         left: counts the members of kinds that are not read.
+        mark: the number of a sample at or before the first, and its `offset`: what stands before is not read.
 
     Raises:
         InputError: no whole tar file; a link, a device, a sparse or oversized member; a name that leads out of its folder; a field twice in
             a sample; text that is not UTF-8, json that is no object.
     """
+    if mark[1]:
+        file.seek(mark[1])
     with _explained(where), tarfile.open(fileobj=file, mode="r:" if random else "r|") as tar:
-        current, place = None, -1
+        current, place = None, mark[0] - 1
         for member in tar:
             # Python keeps every header for the sake of links, which are refused.
             tar.members = []  # type: ignore[attr-defined]
@@ -70,7 +77,8 @@ def samples(file: Any, where: str, random: bool, data: bool, span: tuple[int, in
             if current is None or key != current.key:
                 if current is not None and _within(place, span):
                     yield current
-                current, place = Sample(key), place + 1
+                # Headers that hold for all that follows are pax's global ones.
+                current, place = Sample(key, offset=None if tar.pax_headers else member.offset), place + 1
                 if span and place >= span[1]:
                     return
             if _within(place, span):

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import json
 import struct
+import tarfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -106,3 +108,24 @@ def odd() -> dict[str, bytes]:
 
 
 UNREADABLE = ("empty", "corrupt", "cut", "bomb", "text")
+
+
+def tarred(path: Path, members: list[tuple[str | tarfile.TarInfo, bytes]]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name) if isinstance(name, str) else name
+            if isinstance(name, str):
+                info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def webdataset(path: Path, table: pa.Table) -> Path:
+    members: list[tuple[str | tarfile.TarInfo, bytes]] = []
+    for i, row in enumerate(table.to_pylist()):
+        members += [
+            (f"all/{i:04d}.png", row["picture"]),
+            (f"all/{i:04d}.cls", row["digit"].encode()),
+            (f"all/{i:04d}.json", json.dumps({"ink": row["ink"]}).encode()),
+        ]
+    return tarred(path, members)

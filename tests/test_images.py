@@ -1,9 +1,7 @@
 """Pictures as DATA: every way they may lie gives the same rows, what is wrong is told and counted, nothing leaves its folder."""
 
-import io
 import json
 import os
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from codsa_ray import fragment, picture
+from codsa_ray import fragment
 from codsa_ray.contracts import silent
 from codsa_ray.errors import InputError, SchemaError
 from codsa_ray.folder import Folder
 from codsa_ray.formats import fragments, load, probe
 from codsa_ray.job import Job
-from codsa_ray.layout import Layout
 from codsa_ray.learners.logistic import Logistic
 from codsa_ray.plugins import taking
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.stages.read import read
 from codsa_ray.values import PICTURE, is_picture
-from codsa_ray.webdataset import packed
 
 import gallery
 from doubles import NoisyCopies, RawPixels
@@ -43,27 +39,6 @@ def canonical(rows: Rows) -> pa.Table:
     return pa.concat_tables(block.select(names) for block in rows.blocks(FINAL, held_out=False))
 
 
-def tarred(path: Path, members: list[tuple[str | tarfile.TarInfo, bytes]]) -> Path:
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name) if isinstance(name, str) else name
-            if isinstance(name, str):
-                info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def webdataset(path: Path, table: pa.Table) -> Path:
-    members: list[tuple[str | tarfile.TarInfo, bytes]] = []
-    for i, row in enumerate(table.to_pylist()):
-        members += [
-            (f"all/{i:04d}.png", row["picture"]),
-            (f"all/{i:04d}.cls", row["digit"].encode()),
-            (f"all/{i:04d}.json", json.dumps({"ink": row["ink"]}).encode()),
-        ]
-    return tarred(path, members)
-
-
 # --- the ways they lie
 
 
@@ -79,7 +54,7 @@ def laid(kind: str, folder: Path, table: pa.Table) -> tuple[str, str, dict[str, 
     if kind == "declared":
         return str(gallery.beside(folder, table, "photo") / "metadata.csv"), "digit", {"schema": {"photo": {"kind": "image"}}}
     if kind == "tar":
-        return str(webdataset(folder / "0.tar", table)), "cls", {}
+        return str(gallery.webdataset(folder / "0.tar", table)), "cls", {}
     names = {"bytes": "picture", "struct": "picture"}
     plain = table.select(["picture", "ink", "digit"])
     if kind == "struct":
@@ -251,151 +226,13 @@ def test_a_plug_in_that_cannot_take_pictures_says_so(tmp_path: Path) -> None:
     assert "logistic" not in taking("learners", frozenset({"image"}))
 
 
-# --- tar files
-
-
-def test_members_that_are_not_read_are_counted_and_never_opened(tmp_path: Path) -> None:
-    png = gallery.digits(1, 0)["picture"][0].as_py()
-    members: list[tuple[str | tarfile.TarInfo, bytes]] = []
-    for i in range(3):
-        members += [(f"{i}.png", png), (f"{i}.txt", b"a digit"), (f"{i}.pyd", b"cos\nsystem\n(S'false'\ntR."), (f"{i}.npz", b"PK")]
-    (part,) = fragments(str(tarred(tmp_path / "0.tar", members)))
-    found = probe(part)
-    assert found.rows == 3
-    assert found.types.names == ["txt", "image"]
-    assert sorted(found.notices) == ["3 members .npz of tar files were not read", "3 members .pyd of tar files were not read"]
-    (table,) = load(part, found.types)
-    assert table["image"].to_pylist() == [{"bytes": png, "path": f"{i}.png"} for i in range(3)]
-
-
-def odd_member(**fields: Any) -> tarfile.TarInfo:
-    info = tarfile.TarInfo("x.png")
-    for name, value in fields.items():
-        setattr(info, name, value)
-    return info
-
-
-@pytest.mark.parametrize(
-    ("member", "data", "wanted"),
-    [
-        ("../x.png", b"x", "below the folder"),
-        ("/x.png", b"x", "below the folder"),
-        (odd_member(type=tarfile.SYMTYPE, linkname="/etc/passwd"), b"", "of another kind"),
-        (odd_member(type=tarfile.LNKTYPE, linkname="0.png"), b"", "of another kind"),
-        (odd_member(type=tarfile.CHRTYPE), b"", "of another kind"),
-        ("0.txt", b"\xff\xfe", "another byte at offset 0"),
-        ("0.json", b"[1]", "a json object"),
-        ("0.json", b"{", "wanted json"),
-        ("0.PNG", b"x", "one 'image' in a sample"),
-    ],
-)
-def test_tar_files_that_try_something_are_refused(member: Any, data: bytes, wanted: str, tmp_path: Path) -> None:
-    path = tarred(tmp_path / "0.tar", [("0.png", b"x"), (member, data)])
-    with pytest.raises(InputError, match=wanted):
-        probe(fragments(str(path))[0])
-
-
-def test_tar_files_that_are_cut_short_or_too_large_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = webdataset(tmp_path / "0.tar", gallery.digits(60, 20))
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2 + 100])
-    part = fragments(str(path))[0]
-    with pytest.raises(InputError, match="a whole"):
-        list(load(part, probe(part).types))
-    path.write_bytes(data)
-    monkeypatch.setattr("codsa_ray.webdataset.MOST_BYTES", 50)
-    with pytest.raises(InputError, match="members of at most 50 bytes"):
-        probe(fragments(str(path))[0])
-
-
-def test_a_compressed_tar_file_is_the_same_rows(tmp_path: Path) -> None:
-    import gzip
-
-    table = gallery.digits(60, 20)
-    plain = webdataset(tmp_path / "0.tar", table)
-    (tmp_path / "1.tar.gz").write_bytes(gzip.compress(plain.read_bytes()))
-    both = [fragments(str(tmp_path / name))[0] for name in ("0.tar", "1.tar.gz")]
-    found = [pa.concat_tables(load(part, probe(part).types)) for part in both]
-    assert found[0].equals(found[1])
-    assert found[0].num_rows == 80
-
-
-def test_what_is_packed_is_read_again(tmp_path: Path) -> None:
-    png = gallery.digits(1, 0)["picture"][0].as_py()
-    rows = [("a/0", {"image": png, "txt": "größe 😀", "n": 1.5, "_region": "x"}), ("a/1", {"image": None, "txt": None, "n": None})]
-    data = packed(rows, {"image": lambda _: "png"})
-    assert data == packed(rows, {"image": lambda _: "png"})
-    (tmp_path / "0.tar").write_bytes(data)
-    (part,) = fragments(str(tmp_path))
-    with pytest.raises(InputError, match="'_region'"):
-        probe(part)
-    unmarked = [(key, {name: value for name, value in row.items() if name != "_region"}) for key, row in rows]
-    (tmp_path / "0.tar").write_bytes(packed(unmarked, {"image": lambda _: "png"}))
-    (part,) = fragments(str(tmp_path))
-    (table,) = load(part, probe(part).types)
-    assert table.to_pylist() == [
-        {"n": 1.5, "txt": "größe 😀", "image": {"bytes": png, "path": "a/0.png"}},
-        {"n": None, "txt": None, "image": None},
-    ]
-
-
-# --- the way out
-
-
-def parts() -> pa.Table:
-    data = [*gallery.digits(2, 1)["picture"].to_pylist(), None]
-    jpg = gallery.odd()["cmyk"]
-    held = [{"bytes": d, "path": p} for d, p in zip(data, ["one/a.png", None, "seven/deep/b.png", "one/gone.png"], strict=True)]
-    held.append({"bytes": jpg, "path": None})
-    return pa.table({"image": pa.array(held, PICTURE), "label": ["one", "one", "one", "one", "seven"]})
-
-
-def test_files_are_written_where_their_label_is_and_found_whole(tmp_path: Path) -> None:
-    layout, folder = Layout("classes", ("image",)), Folder(str(tmp_path))
-    record = layout.write(folder, "draw-0", parts())
-    named = pq.read_table(tmp_path / "draw-0.parquet")["image"].to_pylist()
-    assert named == ["one/a.png", "one/draw-0-000001.png", "one/seven-deep/b.png", None, "seven/draw-0-000004.jpg"]
-    for name, row in zip(named, parts().to_pylist(), strict=True):
-        assert name is None or (tmp_path / name).read_bytes() == row["image"]["bytes"]
-    assert layout.whole(folder, "draw-0.parquet", record)
-    (tmp_path / "one" / "a.png").write_bytes(b"altered")
-    assert not layout.whole(folder, "draw-0.parquet", record)
-    (tmp_path / "one" / "a.png").unlink()
-    assert not layout.whole(folder, "draw-0.parquet", record)
-
-
-def test_files_beside_a_table_keep_their_names_and_drawn_ones_have_a_folder(tmp_path: Path) -> None:
-    layout = Layout("files", ("image",))
-    layout.write(Folder(str(tmp_path)), "draw-0", parts().drop_columns(["label"]))
-    named = pq.read_table(tmp_path / "draw-0.parquet")["image"].to_pylist()
-    assert named == ["one/a.png", "drawn/draw-0-000001.png", "seven/deep/b.png", None, "drawn/draw-0-000004.jpg"]
-
-
-def test_the_same_rows_are_the_same_tar_file(tmp_path: Path) -> None:
-    layout = Layout("tar")
-    first, second = (layout.write(Folder(str(tmp_path / name)), "draw-0", parts()) for name in "ab")
-    assert first == second
-    with tarfile.open(tmp_path / "a" / "draw-0.tar") as tar:
-        names = tar.getnames()
-    assert names[:3] == ["one/a.png", "one/a.label", "one/a.json"]
-    assert "draw-0-000004.jpg" in names
-
-
-def test_the_most_that_is_read_is_stated() -> None:
-    assert picture.MOST_PIXELS == 8192 * 8192
-    assert picture.MOST_BYTES == 2**28
-    text = Path(__file__).parent.parent.joinpath("docs", "pictures-and-texts.md").read_text()
-    assert "67 million pixels" in text
-    assert "256 MiB" in text
-
-
 # --- on a store
 
 
 def test_pictures_are_read_from_an_object_store_and_written_to_one(store: Store, tmp_path: Path) -> None:
     table = gallery.digits(60, 20)
     gallery.beside(tmp_path / "beside", table)
-    webdataset(tmp_path / "0.tar", table)
+    gallery.webdataset(tmp_path / "0.tar", table)
     for path in sorted((tmp_path / "beside").rglob("*.*")):
         store.put(f"beside/{path.relative_to(tmp_path / 'beside').as_posix()}", path.read_bytes())
         if path.suffix == ".png":

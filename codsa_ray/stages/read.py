@@ -60,7 +60,7 @@ def read(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any
     folder.delete()
     probes = dict(spread([fragment for fragment, _ in parts_of], _probe, job.workers, here=len(parts_of) <= FEW_PARTS))
     types, notices = _types(job, [probes[i] for i in range(len(parts_of))])
-    types, layout, cut = _pictured(job, types, [(fragment, test, probes[i].rows) for i, (fragment, test) in enumerate(parts_of)])
+    types, layout, cut = _pictured(job, types, [(fragment, test, probes[i]) for i, (fragment, test) in enumerate(parts_of)])
     rows, facts = _divide(job, folder, _parts(cut), types, layout, notices, manifest, progress)
     _check_kinds(job, rows)
     return rows, facts
@@ -108,14 +108,17 @@ def _types(job: Job, probes: list[Probe]) -> tuple[pa.Schema, list[str]]:
     return data.types, list(data.notices)
 
 
-def _pictured(job: Job, types: pa.Schema, found: list[tuple[Fragment, bool, int]]) -> tuple[pa.Schema, Layout, list[tuple[Fragment, bool]]]:
+def _pictured(
+    job: Job, types: pa.Schema, found: list[tuple[Fragment, bool, Probe]]
+) -> tuple[pa.Schema, Layout, list[tuple[Fragment, bool]]]:
     """The types with pictures for columns that name files, the layout of DATA, and fragments of as many pictures as a worker holds."""
     stated = _stated(job)
-    found = [(replace(part, images=picture_names(part, types, stated)), test, rows) for part, test, rows in found]
+    found = [(replace(part, images=picture_names(part, types, stated)), test, probe) for part, test, probe in found]
     types = with_pictures(types, (name for part, _, _ in found for name in part.images))
     _check_columns(job, types)
     typical = picture_bytes(found[0][0], types)
-    return types, Layout.of(found[0][0]), [(piece, test) for part, test, rows in found for piece in part.cut(rows, typical)]
+    pieces = [(piece, test) for part, test, probe in found for piece in part.cut(probe.rows, typical, probe.marks)]
+    return types, Layout.of(found[0][0]), pieces
 
 
 def _stated(job: Job) -> dict[str, Mapping[str, Any]]:
