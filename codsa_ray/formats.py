@@ -1,9 +1,6 @@
 """Rows of DATA's fragments: parquet, csv, jsonl, tar files, pictures in a folder per class; knows no meaning of a column."""
 
-import codecs
 import json
-import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -11,8 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
-import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
 from codsa_ray.address import explained
@@ -21,17 +16,13 @@ from codsa_ray.fragment import BLOCK_ROWS as BLOCK_ROWS
 from codsa_ray.fragment import CLASSES, IMAGE, LABEL, MARKED, PART_BYTES
 from codsa_ray.fragment import Fragment as Fragment
 from codsa_ray.fragment import fragments as fragments
+from codsa_ray.lines import UncutError, as_text, csv_blocks, csv_chunks, json_blocks, json_chunks, json_error, objects
 from codsa_ray.picture_columns import as_picture, named
 from codsa_ray.probes import Probe as Probe
-from codsa_ray.probes import Probed, flat
+from codsa_ray.probes import Probed, check_names, flat
 from codsa_ray.values import PICTURE
 from codsa_ray.webdataset import Sample, samples
 
-RESERVED = frozenset({"_synthetic", "_region", "_weight", "_draw", "_row", "_fold", "_group", "_unit"})
-# A row of text must fit into one block.
-BLOCK_BYTES = 1 << 24
-# What a header of one column has in it when the fields are not separated by commas.
-SEPARATORS = (";", "\t", "|")
 # Columns that name the pictures beside a table where nobody says which does; Hugging Face's is the first.
 FILE_NAMES = ("file_name", "filename", "file", "path", "image")
 SAMPLES = 4096
@@ -51,7 +42,7 @@ def probe(fragment: Fragment) -> Probe:
     if fragment.format == "parquet":
         with explained(fragment.shown, fragment.address), pq.ParquetFile(fragment.open()) as file:
             schema = file.schema_arrow
-        _check_names(schema.names, fragment)
+        check_names(schema.names, fragment.shown)
         columns = {name: Probed(flat(name, kind), fragment.shown) for name, kind in zip(schema.names, schema.types, strict=True)}
         return Probe(fragment.rows or 0, fragment.shown, tuple(columns.items()))
     if fragment.format == CLASSES:
@@ -59,14 +50,23 @@ def probe(fragment: Fragment) -> Probe:
         return Probe(fragment.rows or 0, fragment.shown, tuple(columns.items()))
     if fragment.format == "tar":
         return _probe_tar(fragment)
-    found: Probe | None = None
-    read = _csv if fragment.format == "csv" else _json
-    for block in read(fragment):
-        part = Probe.of(block, fragment.shown, spelled=fragment.format == "csv")
-        found = part if found is None else found.merge(part)
-    found = found or Probe(0, fragment.shown, (), fragment.format == "jsonl")
-    _check_names([name for name, _ in found.columns], fragment)
-    return found
+    if fragment.format == "jsonl":
+        return _probe_lines(fragment, json_chunks(fragment))
+    try:
+        return _probe_lines(fragment, csv_chunks(fragment))
+    except UncutError:
+        return replace(_probe_lines(fragment, ((0, block) for block in csv_blocks(fragment))), marks=())
+
+
+def _probe_lines(fragment: Fragment, chunks: Iterable[tuple[int, pa.Table]]) -> Probe:
+    found, marks, spelled = None, [], fragment.format == "csv"
+    for start, block in chunks:
+        part = Probe.of(block, fragment.shown, spelled)
+        marks.append((found.rows if found else 0, start))
+        found = found.merge(part) if found else part
+    found = found or Probe(0, fragment.shown, (), not spelled)
+    check_names([name for name, _ in found.columns], fragment.shown)
+    return replace(found, marks=tuple(marks))
 
 
 def load(fragment: Fragment, types: pa.Schema) -> Iterator[pa.Table]:
@@ -82,9 +82,9 @@ def load(fragment: Fragment, types: pa.Schema) -> Iterator[pa.Table]:
     elif fragment.format == "tar":
         blocks = _tar(fragment, types)
     else:
-        blocks = _csv(fragment) if fragment.format == "csv" else _json(fragment, types)
+        blocks = csv_blocks(fragment) if fragment.format == "csv" else json_blocks(fragment, types)
     # A tar file is cut while it is read: what lies outside is skipped there.
-    for block in blocks if fragment.format == "tar" else _cut(blocks, fragment.span):
+    for block in blocks if fragment.format == "tar" else _cut(blocks, fragment.span, fragment.mark[0]):
         for start in range(0, len(block), BLOCK_ROWS):
             yield _typed(block.slice(start, BLOCK_ROWS), types, fragment)
 
@@ -124,8 +124,7 @@ def with_pictures(types: pa.Schema, names: Iterable[str]) -> pa.Schema:
     return pa.schema([(item.name, PICTURE if item.name in held else item.type) for item in types])
 
 
-def _cut(blocks: Iterable[pa.Table], span: tuple[int, int] | None) -> Iterator[pa.Table]:
-    first = 0
+def _cut(blocks: Iterable[pa.Table], span: tuple[int, int] | None, first: int) -> Iterator[pa.Table]:
     for block in blocks:
         start, stop = span or (0, first + len(block))
         inside = block.slice(max(start - first, 0), max(stop - max(start, first), 0))
@@ -140,16 +139,6 @@ def _classes(fragment: Fragment) -> pa.Table:
     paths = pa.array(fragment.members, pa.string())
     labels = pa.array([name.split("/")[0] for name in fragment.members], pa.string())
     return pa.table({IMAGE: paths, LABEL: labels})
-
-
-def _check_names(names: list[str], fragment: Fragment) -> None:
-    doubled = [name for name, count in Counter(names).items() if count > 1]
-    if doubled:
-        raise InputError("column names that differ", f"{doubled[0]!r} twice in {fragment.shown}", "rename one")
-    reserved = [name for name in names if name in RESERVED]
-    if reserved:
-        do = "rename it, or name the data without synthetic rows"
-        raise InputError("no column with a name of our own", f"{reserved[0]!r} in {fragment.shown}", do)
 
 
 def _typed(block: pa.Table, types: pa.Schema, fragment: Fragment) -> pa.Table:
@@ -190,11 +179,11 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 def _parquet(fragment: Fragment) -> Iterator[pa.Table]:
     with explained(fragment.shown, fragment.address), pq.ParquetFile(fragment.open()) as file:
         for batch in file.iter_batches(BLOCK_ROWS, row_groups=list(fragment.groups)):
-            _refuse_bytes_as_text(batch, fragment)
+            _refuse_bytesas_text(batch, fragment)
             yield pa.Table.from_batches([batch])
 
 
-def _refuse_bytes_as_text(batch: pa.RecordBatch, fragment: Fragment) -> None:
+def _refuse_bytesas_text(batch: pa.RecordBatch, fragment: Fragment) -> None:
     """Raises InputError where a parquet file's text is not UTF-8: arrow itself would tell when the text is first used."""
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
@@ -205,140 +194,22 @@ def _refuse_bytes_as_text(batch: pa.RecordBatch, fragment: Fragment) -> None:
                 raise InputError("text in UTF-8", got, "convert it, or write it as bytes") from error
 
 
-def _csv(fragment: Fragment) -> Iterator[pa.Table]:
-    """Blocks with every column as text, empty fields null."""
-    bad: list[Any] = []
-
-    def noted(row: Any) -> str:
-        bad.append(row)
-        return "error"
-
-    parse = pacsv.ParseOptions(newlines_in_values=True, invalid_row_handler=noted)
-    # Rows are numbered only where one thread reads.
-    options = {"read_options": pacsv.ReadOptions(block_size=BLOCK_BYTES, use_threads=False), "parse_options": parse}
-    with explained(fragment.shown, fragment.address):
-        try:
-            with fragment.stream() as stream:
-                names = pacsv.open_csv(stream, **options).schema.names
-            _check_header(names, fragment)
-            convert = pacsv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""])
-            with fragment.stream() as stream:
-                reader = pacsv.open_csv(stream, convert_options=convert, **options)
-                yield reader.schema.empty_table()
-                yield from (pa.Table.from_batches([batch]) for batch in reader)
-        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-            _refuse_encoding(fragment, error)
-            raise _csv_error(fragment, bad, str(error)) from error
-
-
-def _csv_error(fragment: Fragment, bad: list[Any], text: str) -> InputError:
-    if "Empty CSV" in text:
-        return InputError("a header and rows", f"{fragment.shown} without", "check the file")
-    if not bad:
-        return InputError("csv that can be read", f"{fragment.shown}: {text.splitlines()[0][:200]}", "correct the file")
-    got = f"{bad[0].actual_columns} in row {bad[0].number} of {fragment.shown}: {bad[0].text[:60]!r} (the header is row 1)"
-    return InputError(f"{bad[0].expected_columns} fields in every row", got, "correct that row (quote text that holds commas)")
-
-
-def _check_header(names: list[str], fragment: Fragment) -> None:
-    _check_names(names, fragment)
-    found = [mark for mark in SEPARATORS if len(names) == 1 and mark in names[0]]
-    if found:
-        raise InputError("fields separated by commas", f"{names[0]!r} in {fragment.shown}", f"turn {found[0]!r} into commas")
-
-
-def _refuse_encoding(fragment: Fragment, cause: Exception) -> None:
-    """Raises InputError with the first byte that is not UTF-8, if there is one."""
-    decoder, read = codecs.getincrementaldecoder("utf-8")(), 0
-    with fragment.stream() as stream:
-        while chunk := stream.read(BLOCK_BYTES):
-            held = len(decoder.getstate()[0])
-            try:
-                decoder.decode(chunk)
-            except UnicodeDecodeError as error:
-                raise _not_utf8(fragment, read - held + error.start, chunk) from cause
-            read += len(chunk)
-
-
-def _not_utf8(fragment: Fragment, offset: int, chunk: bytes) -> InputError:
-    encoding = "UTF-16" if offset == 0 and chunk[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "LATIN1"
-    name = os.path.basename(fragment.path)
-    do = f"convert it, for example iconv -f {encoding} -t UTF-8 {name} > utf8-{name}"
-    return InputError("text in UTF-8", f"another byte at offset {offset} of {fragment.shown}", do)
-
-
-def _json(fragment: Fragment, types: pa.Schema | None = None) -> Iterator[pa.Table]:
-    """Blocks of objects, one a line; text that looks like a date is still text."""
-    known = [] if types is None else [(f.name, pa.string() if _as_text(f.type) else f.type) for f in types]
-    rows = position = 0
-    for chunk in _lines(fragment):
-        try:
-            chunk.decode()
-        except UnicodeDecodeError as error:
-            raise _not_utf8(fragment, position + error.start, chunk) from error
-        try:
-            block = _objects(chunk, known, drop=types is not None)
-        except pa.ArrowInvalid as error:
-            raise _json_error(fragment, rows, str(error)) from error
-        rows, position = rows + len(block), position + len(chunk)
-        yield block
-
-
-def _as_text(kind: pa.DataType) -> bool:
-    """It is text in json: a moment, or a picture's name."""
-    return bool(pa.types.is_timestamp(kind) or kind == PICTURE)
-
-
-def _lines(fragment: Fragment) -> Iterator[bytes]:
-    """About BLOCK_BYTES at a time, cut after a line."""
-    with explained(fragment.shown, fragment.address), fragment.stream() as stream:
-        held = b""
-        while chunk := stream.read(BLOCK_BYTES):
-            whole, newline, rest = (held + chunk).rpartition(b"\n")
-            if whole.strip():
-                yield whole + newline
-            held = rest
-        if held.strip():
-            yield held
-
-
-def _objects(chunk: bytes, known: list[tuple[str, pa.DataType]], drop: bool) -> pa.Table:
-    options = pajson.ReadOptions(block_size=len(chunk) + 1, use_threads=False)
-    other = "ignore" if drop else "infer"
-
-    def read(columns: list[tuple[str, pa.DataType]]) -> pa.Table:
-        parse = pajson.ParseOptions(explicit_schema=pa.schema(columns) if columns else None, unexpected_field_behavior=other)
-        return pajson.read_json(pa.BufferReader(chunk), read_options=options, parse_options=parse)
-
-    block = read(known)
-    dates = [(f.name, pa.string()) for f in block.schema if pa.types.is_timestamp(f.type)]
-    return read(dates).select(block.column_names) if dates and not known else block
-
-
-def _json_error(fragment: Fragment, rows: int, text: str) -> InputError:
-    text = text.removeprefix("JSON parse error: ")
-    place = re.search(r" in row (\d+)", text)
-    got = f"{fragment.shown}: {text}" if place is None else f"row {rows + int(place[1]) + 1} of {fragment.shown}: {text[: place.start()]}"
-    return InputError("one JSON object a line, with one type per key", got, "correct that line")
-
-
 def _probe_tar(fragment: Fragment) -> Probe:
     """Pictures are skipped; texts are spelled, as in a csv file, and json is json."""
     left: Counter[str] = Counter()
-    found, starts = Probe(0, fragment.shown, (), optional=True), []
+    found, marks = Probe(0, fragment.shown, (), optional=True), []
     for batch in _batches(fragment, False, left):
-        starts += [sample.offset for row, sample in enumerate(batch, found.rows) if row % MARKED == 0]
+        marks += [(row, sample.offset) for row, sample in enumerate(batch, found.rows) if row % MARKED == 0]
         values = _fields(batch, fragment, [], drop=False)
         texts = _texts(batch, sorted({name for sample in batch for name in sample.texts}))
         pictures = sorted({name for sample in batch for name in sample.pictures})
-        _check_names([*values.column_names, *texts.column_names, *pictures], fragment)
+        check_names([*values.column_names, *texts.column_names, *pictures], fragment.shown)
         for part in (Probe.of(values, fragment.shown, False), Probe.of(texts, fragment.shown, True)):
             found = found.merge(Probe(0, fragment.shown, part.columns, optional=True))
         columns = tuple((name, Probed(PICTURE, fragment.shown)) for name in pictures)
         found = found.merge(Probe(len(batch), fragment.shown, columns, optional=True))
     found = found.merge(Probe(0, fragment.shown, (), optional=True, aside=tuple(left.items())))
-    marks = [start for start in starts if start is not None]
-    return replace(found, marks=tuple(marks if len(marks) == len(starts) and fragment.seekable else ()))
+    return replace(found, marks=tuple((row, start) for row, start in marks if start is not None))
 
 
 def _tar(fragment: Fragment, types: pa.Schema) -> Iterator[pa.Table]:
@@ -359,7 +230,7 @@ def _batches(fragment: Fragment, data: bool, left: Counter[str]) -> Iterator[lis
     with explained(fragment.shown, fragment.address), fragment.open() if fragment.plain else fragment.stream() as file:
         batch: list[Sample] = []
         weight = 0
-        for sample in samples(file, fragment.shown, fragment.plain, data, fragment.span, left, fragment.mark):
+        for sample in samples(file, fragment.shown, fragment.plain, data, fragment.span, left, fragment.mark[0]):
             batch.append(sample)
             weight += sum(len(bytes_ or b"") for _, bytes_ in sample.pictures.values())
             if len(batch) == SAMPLES or weight > PART_BYTES:
@@ -371,12 +242,12 @@ def _batches(fragment: Fragment, data: bool, left: Counter[str]) -> Iterator[lis
 
 def _fields(batch: list[Sample], fragment: Fragment, known: list[pa.Field], drop: bool) -> pa.Table:
     """The json members as rows, (n, 0) where there is none."""
-    wanted = [(item.name, pa.string() if _as_text(item.type) else item.type) for item in known if item.type != PICTURE]
+    wanted = [(item.name, pa.string() if as_text(item.type) else item.type) for item in known if item.type != PICTURE]
     chunk = "".join(json.dumps({"": 0, **sample.values}) + "\n" for sample in batch).encode()
     try:
-        return _objects(chunk, [("", pa.int64()), *wanted] if drop else [], drop).drop_columns([""])
+        return objects(chunk, [("", pa.int64()), *wanted] if drop else [], drop).drop_columns([""])
     except pa.ArrowInvalid as error:
-        raise _json_error(fragment, 0, str(error)) from error
+        raise json_error(fragment, 0, str(error)) from error
 
 
 def _texts(batch: list[Sample], names: list[str]) -> pa.Table:

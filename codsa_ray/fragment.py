@@ -4,9 +4,12 @@ import hashlib
 import os
 import posixpath
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +21,7 @@ from codsa_ray.errors import InputError
 from codsa_ray.filesystem import filesystem_of, open_file, open_stream
 from codsa_ray.folder import Folder
 from codsa_ray.picture_columns import Shelf
+from codsa_ray.probes import Probe
 from codsa_ray.webdataset import PICTURES
 
 FORMATS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".tar": "tar"}
@@ -53,7 +57,8 @@ class Fragment:
         members: files of pictures below the root, in a folder per class.
         images: columns that name files of pictures.
         span: first row and the one after the last; None for all.
-        mark: of a tar file, a sample at or before the span's first, and the byte where it starts.
+        mark: a row at or before the span's first, and the byte where it starts.
+        names: of a csv file's columns, where its rows can surely be told apart (`lines.csv_chunks`).
         beside: mean bytes of the pictures that lie beside the table, 0 where none do; of a tar file, its bytes.
     """
 
@@ -68,6 +73,7 @@ class Fragment:
     images: tuple[str, ...] = ()
     span: tuple[int, int] | None = None
     mark: tuple[int, int] = (0, 0)
+    names: tuple[str, ...] = ()
     beside: int = 0
 
     @property
@@ -101,33 +107,45 @@ class Fragment:
         return self.seekable and not Folder(self.address).remote
 
     def open(self) -> Any:
-        """The file, for random access."""
-        return open_file(filesystem_of(self.address)[0], self.path)
+        """The file, for random access, at its mark."""
+        file = open_file(filesystem_of(self.address)[0], self.path)
+        file.seek(self.mark[1])
+        return file
 
     def stream(self) -> Any:
-        """The file's bytes in order, decompressed by its name."""
-        return open_stream(filesystem_of(self.address)[0], self.path)
+        """The file's bytes in order from its mark on, decompressed by its name."""
+        return self.open() if self.mark[1] else open_stream(filesystem_of(self.address)[0], self.path)
 
-    def cut(self, rows: int, typical: float, marks: Sequence[int] = ()) -> list["Fragment"]:
-        """Fragments of rows whose pictures weigh about PART_BYTES.
+    def cut(self, probe: Probe, typical: float) -> list["Fragment"]:
+        """Fragments of rows that weigh about PART_BYTES: with their pictures, or as lines of text that can be read from places in between.
 
         Args:
-            rows: of all of it.
+            probe: of the fragment.
             typical: bytes of a row's pictures where their weight is not known.
-            marks: the bytes where every MARKED-th sample of a tar file starts; none where it must be read from its start.
         """
-        each = self.beside / max(rows, 1) if self.format == "tar" else self.beside * len(self.images) or typical * bool(self.images)
-        if self.format == CLASSES or not each:
-            return [replace(self, rows=rows)]
-        most = int(min(max(PART_BYTES // max(each, 1.0), 1), BLOCK_ROWS))
-        if rows <= most:
-            return [replace(self, rows=rows)]
-        starts = range(0, rows, most)
-        near = [(start // MARKED * MARKED, marks[start // MARKED]) if marks else (0, 0) for start in starts]
+        starts = self._starts(probe, typical)
+        names = tuple(name for name, _ in probe.columns) if self.format == "csv" and probe.marks else ()
+        if len(starts) < 2:
+            return [replace(self, rows=probe.rows, names=names)]
+        places = probe.marks if self.seekable else ()
+        marks = [places[bisect_right(places, start, key=itemgetter(0)) - 1] if places else (0, 0) for start in starts]
         return [
-            replace(self, rows=min(most, rows - start), span=(start, min(start + most, rows)), mark=mark)
-            for start, mark in zip(starts, near, strict=True)
+            replace(self, rows=last - first, span=(first, last), mark=mark, names=names)
+            for (first, last), mark in zip(pairwise([*starts, probe.rows]), marks, strict=True)
         ]
+
+    def _starts(self, probe: Probe, typical: float) -> Sequence[int]:
+        """Rows where its parts start."""
+        each = self.beside / max(probe.rows, 1) if self.format == "tar" else self.beside * len(self.images) or typical * bool(self.images)
+        if self.format == CLASSES:
+            return [0]
+        if each:
+            return range(0, probe.rows, int(min(max(PART_BYTES // max(each, 1.0), 1), BLOCK_ROWS)))
+        starts, byte = [0], 0
+        for row, place in probe.marks if self.seekable else ():
+            if place - byte >= PART_BYTES:
+                starts, byte = [*starts, row], place
+        return starts
 
 
 def fragments(address: str) -> tuple[Fragment, ...]:

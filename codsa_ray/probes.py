@@ -1,6 +1,7 @@
 """Probes: how many rows and which column types a part of DATA has, mergeable, so that all rows decide; knows no file format."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ PADDED = r"^[+-]?0[0-9]"
 DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}"
 NOT_FINITE = pa.array(["nan", "inf", "-inf", "infinity", "-infinity"])
 TRUTH = pa.array(["true", "false"])
+RESERVED = frozenset({"_synthetic", "_region", "_weight", "_draw", "_row", "_fold", "_group", "_unit"})
 # The first type that all values of a text column can be read as is its type.
 TYPES = {
     "whole": pa.int64(),
@@ -88,7 +90,7 @@ class Probe:
         columns: (name, what is known of it), in the order of the first file.
         optional: a column may be missing in a file (jsonl); it is null there.
         aside: (what, how many) of what lies there and is no column.
-        marks: of one tar file, the bytes where every so many samples start; see `Fragment.cut`.
+        marks: (row, byte where it starts) of places from which one fragment can be read; see `Fragment.cut`.
     """
 
     rows: int
@@ -96,7 +98,7 @@ class Probe:
     columns: tuple[tuple[str, Probed], ...]
     optional: bool = False
     aside: tuple[tuple[str, int], ...] = ()
-    marks: tuple[int, ...] = ()
+    marks: tuple[tuple[int, int], ...] = ()
 
     @staticmethod
     def of(block: pa.Table, where: str, spelled: bool) -> "Probe":
@@ -193,3 +195,14 @@ def flat(name: str, kind: pa.DataType) -> pa.DataType:
         return PICTURE
     plain(pa.array([], kind.value_type if pa.types.is_dictionary(kind) else kind), name)
     return {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}.get(kind, kind)
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    """Raises InputError where two columns have one name, or one a name that rows have of ours."""
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    if doubled:
+        raise InputError("column names that differ", f"{doubled[0]!r} twice in {where}", "rename one")
+    reserved = [name for name in names if name in RESERVED]
+    if reserved:
+        do = "rename it, or name the data without synthetic rows"
+        raise InputError("no column with a name of our own", f"{reserved[0]!r} in {where}", do)

@@ -46,27 +46,25 @@ class Sample:
 
 
 def samples(
-    file: Any, where: str, random: bool, data: bool, span: tuple[int, int] | None, left: Counter[str], mark: tuple[int, int] = (0, 0)
+    file: Any, where: str, random: bool, data: bool, span: tuple[int, int] | None, left: Counter[str], first: int = 0
 ) -> Iterator[Sample]:
     """The samples in order.
 
     Args:
-        file: of the tar file.
+        file: of the tar file, at its start or at a sample's `offset`.
         where: it lies, fit for logs.
         random: the file can be read from any place, so that what is not asked for is skipped.
         data: read the pictures' bytes.
         span: first sample and the one after the last; None for all.
         left: counts the members of kinds that are not read.
-        mark: the number of a sample at or before the first, and its `offset`: what stands before is not read.
+        first: the number of the sample there.
 
     Raises:
         InputError: no whole tar file; a link, a device, a sparse or oversized member; a name that leads out of its folder; a field twice in
             a sample; text that is not UTF-8, json that is no object.
     """
-    if mark[1]:
-        file.seek(mark[1])
     with _explained(where), tarfile.open(fileobj=file, mode="r:" if random else "r|") as tar:
-        current, place = None, mark[0] - 1
+        current, place = None, first - 1
         for member in tar:
             # Python keeps every header for the sake of links, which are refused.
             tar.members = []  # type: ignore[attr-defined]

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codsa_ray import formats
 from codsa_ray.address import explained
 from codsa_ray.errors import InputError, UserError
 from codsa_ray.formats import BLOCK_ROWS, Fragment, fragments, load, probe
@@ -146,7 +145,7 @@ def test_columns_are_matched_by_name_and_typed_over_all_files(tmp_path):
 
 def test_long_text_files_are_read_in_blocks_that_agree(tmp_path, monkeypatch):
     """The type of a column may show in the last block only, and rows cross the borders of blocks."""
-    monkeypatch.setattr(formats, "BLOCK_BYTES", 512)
+    monkeypatch.setattr("codsa_ray.lines.BLOCK_BYTES", 512)
     rows = 300
     body = "".join(f'{i},"line {i}\nwent on"\n' for i in range(rows))
     table, _ = read(written(tmp_path, "t.csv", "n,text\n" + body + "0.5,end\n"))
@@ -263,6 +262,6 @@ def test_the_offset_of_a_bad_byte_counts_from_the_start_of_the_file(tmp_path, mo
     data = b"a,b\n" + "é€,1\n".encode() * 9 + b"\xff,1\n"
     path = written(tmp_path, "t.csv", data)
     for size in (64, 5, 7):
-        monkeypatch.setattr(formats, "BLOCK_BYTES", size)
+        monkeypatch.setattr("codsa_ray.lines.BLOCK_BYTES", size)
         with pytest.raises(InputError, match=f"offset {data.index(0xFF)} "):
             read(path)

@@ -112,7 +112,7 @@ def test_a_part_of_a_tar_file_is_read_from_its_own_place(prefix: str, tmp_path: 
     path = gallery.tarred(tmp_path / "0.tar", [(f"{prefix}{i}.png", data) for i, data in enumerate(pictures)])
     whole, (part,) = path.read_bytes(), fragments(str(path))
     found = probe(part)
-    pieces = part.cut(found.rows, 0.0, found.marks)
+    pieces = part.cut(found, 0.0)
     assert len(pieces) > 3
     assert any(piece.mark[0] < piece.span[0] for piece in pieces if piece.span)
     for piece in pieces:
@@ -137,7 +137,7 @@ def test_a_tar_file_whose_start_is_needed_is_read_from_its_start(tmp_path: Path,
         (part,) = fragments(str(tmp_path / name))
         found = probe(part)
         assert found.marks == ()
-        pieces = part.cut(found.rows, 0.0, found.marks)
+        pieces = part.cut(found, 0.0)
         read = pa.concat_tables(block for piece in pieces for block in load(piece, found.types))
         assert len(pieces) > 3
         assert [row["bytes"] for row in read["image"].to_pylist()] == table["picture"].to_pylist()

@@ -117,7 +117,7 @@ def _pictured(
     types = with_pictures(types, (name for part, _, _ in found for name in part.images))
     _check_columns(job, types)
     typical = picture_bytes(found[0][0], types)
-    pieces = [(piece, test) for part, test, probe in found for piece in part.cut(probe.rows, typical, probe.marks)]
+    pieces = [(piece, test) for part, test, probe in found for piece in part.cut(probe, typical)]
     return types, Layout.of(found[0][0]), pieces
 
 
@@ -247,7 +247,7 @@ def _grouping(job: Job, parts: list[Part], types: pa.Schema) -> Grouping:
 
 
 def _few(parts: list[Part]) -> bool:
-    """Whether the driver reads them sooner than actors start; a csv of any size is one part."""
+    """Whether the driver reads them sooner than actors start; a compressed csv of any size is one part."""
     return len(parts) <= FEW_PARTS and max((part.rows for part in parts), default=0) <= BLOCK_ROWS
 
 

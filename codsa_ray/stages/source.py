@@ -103,7 +103,11 @@ def source_of(job: Job, rows: Rows) -> Related | None:
         raise InputError("a source that shares feature columns by name", f"{job.source} with none", "rename its columns")
     wanted = (rows.folder / "rows").read_table(rows.parts[0]).schema
     stated = {column.name: {"kind": column.kind} for column in rows.schema(FINAL).columns if column.kind == "image"}
-    found = tuple(replace(fragment, images=picture_names(fragment, total.types, stated)) for fragment in found)
+    found = tuple(
+        part
+        for fragment, seen in zip(found, probes, strict=True)
+        for part in replace(fragment, images=picture_names(fragment, total.types, stated)).cut(seen, 0.0)
+    )
     types = with_pictures(total.types, (name for fragment in found for name in fragment.images))
     pictures = Pictures(tuple(name for name in stated if name in types.names))
     return Source(found, types, rows, pa.schema([field for field in wanted if field.name != ROW]), pictures)
