@@ -27,6 +27,8 @@ STAGES = {
 # So many that pools are beyond what is drawn in the driver.
 DRAWS = 10
 MOST, PATIENCE = 6, 300.0
+# What Ray keeps for itself; names may be cut after 15 characters.
+RAYS_OWN = ("ray::IDLE", "ray::_StatsActo", "ray::_Autoscali", "ray::ActorLocat")
 FULL = """mount -t tmpfs -o size=$1 tmpfs "$2" || exit 99
 out=$2 kept=$3; shift 3
 "$@"; code=$?
@@ -85,6 +87,16 @@ class Fault:
     whole: float = 0.0
 
 
+def working(parent: psutil.Process) -> list[psutil.Process]:
+    """Of its processes those of Ray's workers that hold a task or an actor, Ray's own left out."""
+    found = []
+    for child in parent.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if child.name().startswith("ray::") and not child.name().startswith(RAYS_OWN) and not child.name().endswith("Agent"):
+                found.append(child)
+    return found
+
+
 def begun(out: Path, stage: str) -> bool:
     """Whether a stage has begun."""
     return any(out.glob(STAGES[stage]))
@@ -101,13 +113,8 @@ class Driver:
     seen: list[psutil.Process] = field(default_factory=list)
 
     def workers(self) -> list[psutil.Process]:
-        """Ray's workers that hold a task or an actor."""
-        found = []
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                if child.name().startswith("ray::") and not child.name().endswith(("Agent", "IDLE")):
-                    found.append(child)
-        return found
+        """Ray's workers that hold a task or an actor of the job."""
+        return working(psutil.Process(self.process.pid))
 
     def until(self, stage: str, span: float) -> bool:
         """Waits for a random moment of the stage; False when the run ended before."""
@@ -232,22 +239,28 @@ def again(fault: Fault, words: list[str]) -> None:
 
 
 def on_a_node(fault: Fault, out: Path, span: float, dice: random.Random) -> None:
-    """Three raylets; one of the two without the head is killed with all its workers."""
+    """Three raylets, of which the head has no CPU; of the other two one that holds work, if any does by then, is killed with all of it."""
     os.environ.update(RAY_AUTH_MODE="disabled", RAY_USAGE_STATS_ENABLED="0")
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         nodes = [cluster.add_node(num_cpus=2) for _ in range(2)]
 
         def act(driver: Driver) -> None:
-            node = dice.choice(nodes)
-            workers = psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True)
-            cluster.remove_node(node, allow_graceful=False)
+            raylets = [psutil.Process(node.all_processes["raylet"][0].process.pid) for node in nodes]
+            until = time.monotonic() + 20
+            while not (busy := [at for at, raylet in enumerate(raylets) if working(raylet)]) and time.monotonic() < until:
+                if driver.process.poll() is not None:
+                    break
+                time.sleep(0.005)
+            at = dice.choice(busy or [0, 1])
+            held, workers = working(raylets[at]), raylets[at].children(recursive=True)
+            fault.what = f"kill -9 of a node with {', '.join(sorted({worker.name() for worker in held})) or 'no work'}"
+            cluster.remove_node(nodes[at], allow_graceful=False)
             for worker in workers:
                 with suppress(psutil.NoSuchProcess):
                     worker.kill()
-            fault.what = f"kill -9 of a node with {len(workers)} processes"
 
         disturbed(fault, out, span, dice, act, "--address", cluster.address)
         again(fault, command(out, "--address", cluster.address))
