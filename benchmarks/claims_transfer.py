@@ -1,7 +1,7 @@
 """Transfer (CoDSA, Tian & Shen 2025): a diffusion pretrained on a related data set against one without it and one on pooled rows.
 
 Sources: rows of the simulations of another seed (in Simulation 1 with another label rule, as in the paper), a hospital's three sisters,
-another country's cohort. The network is smaller than the package's default and the same for all, so that each claim takes few minutes.
+another country's cohort. The simulations have the networks of claims_codsa's, hospitals and cohorts a smaller one: their rows are tens.
 """
 
 import os
@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from benchmarks.claims import Claim, Line
-from benchmarks.claims_codsa import PAPER, Part, Replicate, labelled, network, replicate, taken
+from benchmarks.claims_codsa import DIFFUSION, PAPER, Part, Replicate, labelled, network, replicate, taken
 from benchmarks.claims_codsa_regression import forest, valued
 from benchmarks.repeated import Measures, below, mean
 from codsa_ray.draw import draw_block
@@ -32,8 +32,8 @@ from codsa_ray.stages.fit import LocalWorker
 from codsa_ray.summary import Summary
 
 HALF = (0.5, 0.5)
-DIFFUSION = TabularDiffusion(steps=200, pretrain=300, width=64, batch=128)
-WAYS = {"all weights": DIFFUSION, "LoRA": replace(DIFFUSION, lora=8)}
+FIRST, SECOND, SMALL = DIFFUSION, TabularDiffusion(), TabularDiffusion(steps=200, pretrain=300, width=64, batch=128)
+WAYS = {"all weights": 0, "LoRA": 8}  # ranks of adapters
 OFF, POOLED = "no transfer", "pooled rows"
 THIN = 10  # rows of a simulation over those of its thinned target
 DRAWN = 1500  # rows of each region
@@ -72,13 +72,13 @@ def drawn(generator: TabularDiffusion, data: FitData, rows: int, inside: Inside 
 
 
 def each_way(
-    table: pa.Table, source: pa.Table, target: str, task: str, rows: int, seed: int, inside: Inside | None = None
+    base: TabularDiffusion, table: pa.Table, source: pa.Table, target: str, task: str, rows: int, seed: int, inside: Inside | None = None
 ) -> dict[str, pa.Table]:
     """What is drawn without transfer, with it, and from pooled rows."""
     alone, pooled = data_of(table, target, task, seed), pa.concat_tables([table, source], promote_options="permissive")
-    found = {OFF: drawn(DIFFUSION, alone, rows, inside), POOLED: drawn(DIFFUSION, data_of(pooled, target, task, seed), rows, inside)}
+    found = {OFF: drawn(base, alone, rows, inside), POOLED: drawn(base, data_of(pooled, target, task, seed), rows, inside)}
     related = data_of(table, target, task, seed, source)
-    return found | {f"transfer, {way}": drawn(generator, related, rows, inside) for way, generator in WAYS.items()}
+    return found | {f"transfer, {way}": drawn(replace(base, lora=rank), related, rows, inside) for way, rank in WAYS.items()}
 
 
 def lines(found: list[Measures], published: tuple[str, str, str], many: str) -> Iterator[Line]:
@@ -124,9 +124,8 @@ def _thinned(rep: Replicate, times: int) -> Part:
 def first(index: int, times: int) -> Measures:
     """Simulation 1: the paper's network on drawn rows alone, balanced test cross-entropy."""
     rep = replicate(*labelled(), index)
-    rows = each_way(
-        _table(_thinned(rep, times), True), _table(labelled(10_000, 2500, 100 + index), True), "y", "classification", DRAWN, index
-    )
+    source = _table(labelled(10_000, 2500, 100 + index), True)
+    rows = each_way(FIRST, _table(_thinned(rep, times), True), source, "y", "classification", DRAWN, index)
     found = {}
     for name, table in rows.items():
         part = _part(table, True)
@@ -144,7 +143,7 @@ def second(index: int, times: int) -> Measures:
         return (rows["x0"].to_numpy() >= 0.5).astype(np.int64)
 
     source = _table(valued(5000, 5000, 100 + index), False)
-    rows = each_way(_table(_thinned(rep, times), False), source, "y", "regression", DRAWN, index, inside)
+    rows = each_way(SECOND, _table(_thinned(rep, times), False), source, "y", "regression", DRAWN, index, inside)
     return {name: forest(_part(table, False), rep)[1][2] for name, table in rows.items()}
 
 
@@ -172,7 +171,7 @@ def learned(table: pa.Table, test: pa.Table, source: pa.Table, seed: int) -> Mea
     found = {"control: real rows alone": fit_loss(real, np.ones(len(real)), held, schema)}
     both = pa.concat_tables([real, others])
     found["control: real rows and the source's"] = fit_loss(both, np.ones(len(both)), held, schema)
-    for name, rows in each_way(table, source, "y", "classification", 10 * len(table), seed).items():
+    for name, rows in each_way(SMALL, table, source, "y", "classification", 10 * len(table), seed).items():
         weight = np.concatenate([np.ones(len(real)), np.full(len(rows), len(real) / len(rows))])
         found[name] = fit_loss(pa.concat_tables([real, rows.select(real.column_names)]), weight, held, schema)
     return found

@@ -162,26 +162,32 @@ def move_clock(driver: Driver) -> None:
 
 
 def kill_worker(driver: Driver) -> None:
-    until = time.monotonic() + 20
-    while driver.process.poll() is None and time.monotonic() < until:
-        with suppress(psutil.NoSuchProcess, IndexError):
-            worker = driver.dice.choice(driver.workers())
+    driver.fault.what = "no worker to kill any more"
+    if worker := caught(driver):
+        with suppress(psutil.NoSuchProcess):
             driver.fault.what = f"kill -9 of {worker.name()}"
             worker.kill()
-            return
-        time.sleep(0.005)
-    driver.fault.what = "no worker to kill any more"
 
 
 def stop_worker(driver: Driver) -> None:
     seconds = driver.dice.uniform(2, 8)
-    driver.fault.what = "no worker to stop at that moment"
-    with suppress(psutil.NoSuchProcess, IndexError):
-        worker = driver.dice.choice(driver.workers())
-        driver.fault.what = f"SIGSTOP of {worker.name()} for {seconds:.1f} s"
-        worker.suspend()
-        time.sleep(seconds)
-        worker.resume()
+    driver.fault.what = "no worker to stop any more"
+    if worker := caught(driver):
+        with suppress(psutil.NoSuchProcess):
+            driver.fault.what = f"SIGSTOP of {worker.name()} for {seconds:.1f} s"
+            worker.suspend()
+            time.sleep(seconds)
+            worker.resume()
+
+
+def caught(driver: Driver) -> psutil.Process | None:
+    """One of the job's workers, as soon as there is one; None when the run ends before, or after 20 seconds."""
+    until = time.monotonic() + 20
+    while driver.process.poll() is None and time.monotonic() < until:
+        with suppress(psutil.NoSuchProcess, IndexError):
+            return driver.dice.choice(driver.workers())
+        time.sleep(0.005)
+    return None
 
 
 def second_driver(driver: Driver) -> None:

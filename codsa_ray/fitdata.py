@@ -80,6 +80,11 @@ class FitData:
                 held[rows[: round(share * len(rows))]] = True
         return table.filter(pa.array(~held)), table.filter(pa.array(held))
 
+    def split_by_region(self, share: float, cap: int | None = None) -> tuple[pa.Table, pa.Table]:
+        """The same, each sorted by region."""
+        train, held_out = (part.sort_by(REGION) for part in self.split(share, cap=cap))
+        return train, held_out
+
     def summary(self) -> Summary:
         """The summary of all rows, the same however they are cut into blocks."""
         total: Summary | None = None

@@ -6,6 +6,8 @@ What differs, and why:
 - A region is the sum of embeddings of its factors and one of its own, dropped more often, so that a rare one borrows.
 - The weights kept are averages (EMA) at the best loss on held-out pictures, weighted as balance would draw: the rare over-train first.
 - A square of `patch` pixels is one place of the network: half the cost at 28 x 28, and what CPUs can pay.
+- With a source (`--source`, or rows of other domains) the network, or the base's adapters, first learns its pictures, told the same
+  regions, and is then tuned on the rows themselves (CoDSA's transfer): `pretrain`, `tune`.
 - With `base` (a pipeline of diffusers: pixels or latents, Stable Diffusion's kind, DiT, Stable Diffusion 3's kind) the base keeps its
   levels and what it predicts (noise, v, the picture, a velocity). One that reads is told the region as text ("label 3, sex F"), plus a
   learned vector, which is all that others are told.
@@ -21,7 +23,10 @@ remembered; with a base, anything on CPUs but tests. A base may have seen the pi
 """
 
 import math
+from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -39,22 +44,21 @@ from codsa_ray.nn.noising import Edm
 from codsa_ray.nn.picture_bases import CHUNK, PictureBase, present
 from codsa_ray.nn.picture_drawing import PictureDrawing
 from codsa_ray.nn.picture_loss import PictureLoss, PictureRows, natural, needed
-from codsa_ray.nn.picture_networks import ByVector, Condition
+from codsa_ray.nn.picture_networks import ByVector
 from codsa_ray.nn.pictures import Frame
+from codsa_ray.nn.pretraining import Taught, begun, told_of
+from codsa_ray.nn.small_denoiser import DIT, UNET, small
 from codsa_ray.nn.train import Training, train
 from codsa_ray.nn.tuned import Tuned, settle
 from codsa_ray.regions import Region, Regions
 from codsa_ray.schema import Schema
 from codsa_ray.seeds import rng_of, seed_of
 
-UNET, DIT = "unet", "dit"
 SMALL, ADAPTERS, WEIGHTS = (3000, 32, 3e-3), (1000, 8, 1e-4), (1000, 8, 1e-5)
 """What `steps`, `batch` and `rate` are where they are not given: from nothing, a base's adapters, all its weights."""
 EVERY, PATIENCE = 100, 8
 PRESERVED = 0.5
 """Share of a base's own pictures in a batch (Ruiz et al. 2023 weigh them 1 to 1)."""
-APART = 0.5
-"""Deviation of the first embeddings of a network of our own; a base is told nothing at first."""
 LARGEST, PLACES = 64, 16
 """Longer side without a base, and places of a side that `patch` is chosen for; one half more is borne."""
 
@@ -74,6 +78,8 @@ class ImageDiffusion:
         evenly: 0 learns from regions as frequent as they are, 1 from all as often.
         preserve: a base's own pictures that are mixed in, 0 for none; they are half of each batch.
         bound: gamma of min-SNR weighting, with a base of discrete levels; infinity leaves it out.
+        pretrain: steps at most on a source's pictures, where there is one; 0 leaves it out.
+        tune: share of the rate at which the rows themselves then teach.
         held_out: share of each region's rows kept for early stopping; 0 runs all steps.
         rows: rows kept in memory at most; beyond it large regions are thinned.
         evaluations: network evaluations per picture.
@@ -98,6 +104,8 @@ class ImageDiffusion:
     evenly: float = 0.5
     preserve: int = 0
     bound: float = 5.0
+    pretrain: int = 2000
+    tune: float = 0.3
     held_out: float = 0.1
     rows: int = 100_000
     evaluations: int = 20
@@ -117,10 +125,14 @@ class ImageDiffusion:
             wanted = "counts of 1 or more, guidance of 0 or more, evenly of 0 to 1, a bound above 0"
             raise SettingError(wanted, repr(self), "change what is not")
 
+        if self.pretrain < 0 or not 0 < self.tune <= 1:
+            raise SettingError("pretrain of 0 or more, tune above 0 and at most 1", repr(self), "change the one that is not")
+
     @property
     def needs(self) -> Needs:
         """One core or the stated GPUs; the fit may be distributed."""
-        return Needs(gpus=self.gpus, block=self.block, kinds=TABLE_KINDS | {"image"}, distributed=True)
+        kinds = TABLE_KINDS | {"image"}
+        return Needs(gpus=self.gpus, block=self.block, kinds=kinds, distributed=True, source=self.pretrain > 0)
 
     @classmethod
     def tiny(cls) -> Self:
@@ -139,32 +151,30 @@ class ImageDiffusion:
             SettingError: no column of pictures or several; a base that cannot be read, or is of another kind.
         """
         name, regions = _column(data.schema), data.regions
-        tables = [_sorted(part) for part in data.split(self.held_out, cap=self.rows)]
+        tables = self._split(data)
         beside = BesidePictures.of(data, name, pa.concat_tables(tables))
         factors, levels = _factors(regions)
         base = self._base(self.base, [_text(item) for item in regions.items], worker.device)
-        shown = [table.filter(table[name].is_valid()) for table in tables]
-        frame, values = self._seen([picture for table in shown for picture in table[name].to_pylist()], base)
+        frame, values = self._seen([picture for table in tables for picture in _pictures(table, name)], base)
         drawing, names = self._drawing(frame, base, levels, beside.width, seed_of(data.seed, "network"))
-        known = known_share(tables[0], name, len(regions))
-        weights, parts = (natural(regions, self.evenly, known), needed(regions)), values.split([len(table) for table in shown])
-        learned, held = (
-            PictureRows.of(part, beside.told(table), table[REGION].to_numpy().astype(np.int64), weight, drawing.enter)
-            for part, table, weight in zip(parts, shown, weights, strict=True)
-        )
+        learned, held = self._lessons(tables, values, regions, beside, drawing)
         training, batch = self._training(gpu_dtype(worker.device))
         if base is not None and self.preserve:
             drawing.network.to(worker.device)
             own = drawing.own(self.preserve, factors[:1], beside.width, self.evaluations, seed_of(data.seed, "own"))
             learned = learned.beside(own, PRESERVED)
         loss = PictureLoss(learned, factors, drawing.noising, batch, worker)
-        score = loss.score(held, seed_of(data.seed, "held out")) if len(shown[1]) else None
-        module = drawing.network if names is None else Tuned(drawing.network.to(worker.device), names)
+        score = loss.score(held, seed_of(data.seed, "held out")) if len(held.region) else None
+        make, source = _making(drawing, names, worker.device), None
+        if data.source is not None and self.pretrain:
+            source = self._taught(data.source, loss, base, beside, drawing)
+        module, training, worker, before = begun(make, source, training, worker, self.pretrain, self.tune)
         trained = train(module, loss, score, training, worker, seed_of(data.seed, "train"))
         if worker.rank == 0:
             plain, arrays = beside.write(worker.folder)
-            meta = {"settings": asdict(self), "beside": plain, "frame": frame.to_json(), "factors": factors.tolist(), "levels": levels}
+            meta: dict[str, Any] = {"settings": asdict(self), "beside": plain, "frame": frame.to_json(), "before": before}
             meta |= {"texts": list(base.texts) if base else [], "base": base.mark if base else "", "dtype": str(training.dtype)}
+            meta |= {"factors": factors.tolist(), "levels": levels}
             worker.folder.write_arrays("network.safetensors", arrays | {f"network/{n}": a for n, a in trained.weights.items()})
             worker.folder.write_json("pictures.json", meta | {"step": trained.step, "history": trained.history})
 
@@ -189,7 +199,7 @@ class ImageDiffusion:
         drawing.network.to(device, getattr(torch, meta["dtype"].removeprefix("torch."))).requires_grad_(False)
         if self.compiled and self.gpus:
             drawing.network.compile()
-        return FittedImageDiffusion(self, drawing, beside, torch.tensor(meta["factors"]))
+        return FittedImageDiffusion(self, drawing, beside, torch.tensor(meta["factors"]), meta["before"])
 
     def _base(self, base: str | None, texts: list[str], device: str) -> PictureBase | None:
         return PictureBase.read(base, texts, self.bound, gpu_dtype(device), device) if self.base and base else None
@@ -203,10 +213,22 @@ class ImageDiffusion:
         side = self.size or base.side
         base.check(side)
         frame = Frame.of(pictures, side, lambda longer: 1, True).squared(side, base.channels)
-        if base.coder is None:
-            return frame, torch.from_numpy(frame.read(pictures))
-        chunks = (pictures[first : first + CHUNK] for first in range(0, len(pictures), CHUNK))
-        return frame, torch.cat([base.coder.latents(frame.enter(torch.from_numpy(frame.read(chunk)))) for chunk in chunks])
+        return frame, _values(frame, pictures, base)
+
+    def _split(self, data: FitData) -> list[pa.Table]:
+        return [_sorted(part) for part in data.split(self.held_out, cap=self.rows)]
+
+    def _lessons(
+        self, tables: list[pa.Table], values: Tensor, regions: Regions, beside: BesidePictures, drawing: PictureDrawing
+    ) -> tuple[PictureRows, PictureRows]:
+        """(learned, held-out) pictures of such rows: the former by how often regions are, the latter as balance would draw them."""
+        shown = [table.filter(table[beside.picture].is_valid()) for table in tables]
+        weights = natural(regions, self.evenly, known_share(tables[0], beside.picture, len(regions))), needed(regions)
+        learned, held = (
+            PictureRows.of(part, beside.told(table), table[REGION].to_numpy().astype(np.int64), weight, drawing.enter)
+            for part, table, weight in zip(values.split([len(table) for table in shown]), shown, weights, strict=True)
+        )
+        return learned, held
 
     def patched(self, longer: int) -> tuple[int, int]:
         """(pixels of a square that are one place, grids of the network) for pictures of that longer side."""
@@ -224,12 +246,24 @@ class ImageDiffusion:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if base is None:
-                network = _small(self, frame, tuple(levels), columns)
+                squares = self.patched(max(frame.height, frame.width))
+                network = small(self.backbone, self.width, self.layers, frame, squares, tuple(levels), columns)
                 return PictureDrawing(network, Edm(), frame, None, (frame.channels, *frame.padded)), None
             network = base.network(tuple(levels), columns)
             names = _tuned(network, self.lora)
         network.eval().requires_grad_(False)
         return PictureDrawing(network, base.noising, frame, base.coder, base.shape(frame.padded[0])), names
+
+    def _taught(
+        self, source: FitData, loss: PictureLoss, base: PictureBase | None, beside: BesidePictures, drawing: PictureDrawing
+    ) -> Taught:
+        """What its pictures teach, seen as those of the rows are."""
+        tables = self._split(source)
+        values = _values(drawing.frame, [picture for table in tables for picture in _pictures(table, beside.picture)], base)
+        learned, held = self._lessons(tables, values, source.regions, beside, drawing)
+        mine, many = replace(loss, rows=learned), sum(map(len, tables)) if len(learned.region) else 0
+        score = mine.score(held, seed_of(source.seed, "held out")) if len(held.region) else None
+        return Taught(mine, score, seed_of(source.seed, "train"), many, source.aside)
 
     def _training(self, dtype: torch.dtype) -> tuple[Training, int]:
         steps, batch, rate = SMALL if self.base is None else ADAPTERS if self.lora else WEIGHTS
@@ -251,6 +285,26 @@ def _column(schema: Schema) -> str:
     return names[0]
 
 
+def _pictures(table: pa.Table, name: str) -> list[bytes]:
+    found: list[bytes] = table[name].drop_null().to_pylist()
+    return found
+
+
+def _values(frame: Frame, pictures: list[bytes], base: PictureBase | None) -> Tensor:
+    """Pixels in that frame, or a base's latents."""
+    if base is None or base.coder is None:
+        return torch.from_numpy(frame.read(pictures))
+    chunks = (pictures[first : first + CHUNK] for first in range(0, len(pictures), CHUNK))
+    return torch.cat([base.coder.latents(frame.enter(torch.from_numpy(frame.read(chunk)))) for chunk in chunks])
+
+
+def _making(drawing: PictureDrawing, names: tuple[str, ...] | None, device: str) -> Callable[[], nn.Module]:
+    """What is trained, untrained."""
+    if names is None:
+        return lambda: deepcopy(drawing.network)
+    return partial(Tuned, drawing.network.to(device), names)
+
+
 def _sorted(table: pa.Table) -> pa.Table:
     return table.take(pa.array(np.argsort(table[REGION].to_numpy(), kind="stable")))
 
@@ -268,20 +322,23 @@ def _factors(regions: Regions) -> tuple[Tensor, list[int]]:
 
 @dataclass(frozen=True, eq=False)
 class FittedImageDiffusion:
-    """A trained network: settings to draw with, what draws, rows to draw for, and (K, F) factors of each region."""
+    """A trained network: settings to draw with, what draws, rows to draw for, (K, F) factors of each region, what a source did."""
 
     settings: ImageDiffusion
     drawing: PictureDrawing
     beside: BesidePictures
     factors: Tensor
+    before: dict[str, Any] | None = None
 
     @property
     def notice(self) -> tuple[str, ...]:
         """What the report should say of the fit."""
         others = [name for name in self.beside.rows.column_names if name != self.beside.picture]
-        told = (f"{', '.join(others)} beside the drawn pictures are those of training rows",) if others else ()
+        told = [*told_of(self.before)]
+        told += [f"{', '.join(others)} beside the drawn pictures are those of training rows"] if others else []
         undrawn = self.beside.undrawn
-        return (*told, f"{undrawn:,} rows with values that may not be drawn lend none") if undrawn else told
+        told += [f"{undrawn:,} rows with values that may not be drawn lend none"] if undrawn else []
+        return tuple(told)
 
     def block(self, region: int, seed: int) -> pa.Table:
         """`settings.block` canonical rows of the region."""
@@ -292,48 +349,6 @@ class FittedImageDiffusion:
             own, settings = self.factors[region : region + 1], self.settings
             values = self.drawing.values(own, columns, 1.0, settings.evaluations, settings.guidance, generator)
             return self.beside.filled(rows, self.drawing.files(values))
-
-
-def _small(settings: ImageDiffusion, frame: Frame, levels: tuple[int, ...], columns: int) -> nn.Module:
-    """A network of our own, which says 0 at first: the denoiser then begins as the best linear one (Karras et al. 2022, section 5)."""
-    # Here, because loading the library takes seconds.
-    from diffusers import DiTTransformer2DModel, UNet2DModel
-
-    patch, grids = settings.patched(max(frame.height, frame.width))
-    seen, width = frame.channels * patch**2, settings.width
-    model: Any
-    if settings.backbone == DIT:
-        side = frame.padded[0] // patch
-        model = DiTTransformer2DModel(
-            max(1, width // 32),
-            width // max(1, width // 32),
-            in_channels=seen,
-            num_layers=settings.layers,
-            norm_num_groups=1,
-            sample_size=side,
-            patch_size=2,
-            num_embeds_ada_norm=1,
-        )
-        for block in model.transformer_blocks:
-            block.norm1.emb.class_embedder = nn.Identity()
-        last, told = model.proj_out_2, width
-    else:
-        model = UNet2DModel(
-            in_channels=seen,
-            out_channels=seen,
-            block_out_channels=(width, *[2 * width] * (grids - 1)),
-            down_block_types=("DownBlock2D",) * grids,
-            up_block_types=("UpBlock2D",) * grids,
-            layers_per_block=settings.layers,
-            norm_num_groups=8,
-            attention_head_dim=16,
-            class_embed_type="identity",
-        )
-        last, told = model.conv_out, 4 * width
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
-    network: Any = ByVector(model, Condition(levels, columns, told, APART), patch)
-    return network.to(memory_format=torch.channels_last)
 
 
 def _tuned(network: nn.Module, rank: int) -> tuple[str, ...]:

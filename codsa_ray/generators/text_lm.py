@@ -9,6 +9,8 @@ What differs and why:
 - A region is the sum of what it shares with others (a token per factor) and a token of its own, so that a rare one borrows words; a base
   is told the region's constants.
 - The weights kept are those of the best loss on held-out rows, weighted as balance would draw regions.
+- With a source (`--source`, or rows of other domains) the decoder, or the base's adapters, first learns its texts, told the same regions,
+  and is then tuned on the rows themselves (Howard & Ruder 2018; CoDSA's transfer); what tells them apart is in `pretrain` and `tune`.
 - Drawn texts pass a gate (nn/text_gate.py): copies of training texts and texts that another region would rather have said are drawn
   again, and counted; the cuts are such that `confidence` of real texts that the measure has not seen pass.
 
@@ -16,10 +18,11 @@ Cost per step, small: batch x tokens x (12 blocks W^2 + W vocabulary) multiplica
 texts of 60 tokens a second and core with the defaults); 4 bytes a token of training texts. With a base: 2 per weight and token to draw,
 three times that to fit, and 4 bytes x vocabulary per token of a step's part. Not for: more than some ten thousand texts on CPUs, where
 the small one learns words and little else and a base is slow; texts whose meaning matters more than their words. A base may have read
-the texts before: what looks new may be memory.
+the texts before: what looks new may be memory; texts of a source may be drawn as they stand there.
 """
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -36,6 +39,7 @@ from codsa_ray.nn.device import gpu_dtype, one_thread
 from codsa_ray.nn.line_drawing import LineDrawing
 from codsa_ray.nn.line_loss import Forgetful, LineLoss, forgetful, plain
 from codsa_ray.nn.pretrained import CAUSAL, present
+from codsa_ray.nn.pretraining import Taught, begun, told_of
 from codsa_ray.nn.prose_drawing import ProseDrawing
 from codsa_ray.nn.row_loss import natural, needed
 from codsa_ray.nn.row_prose import Prose, RowProse
@@ -44,9 +48,11 @@ from codsa_ray.nn.shards import shard
 from codsa_ray.nn.text_gate import TextGate, evened
 from codsa_ray.nn.text_words import BROKEN
 from codsa_ray.nn.train import Score, Training, train
+from codsa_ray.schema import Schema
 from codsa_ray.seeds import rng_of, seed_of
 
 Form = RowSequences | RowProse
+Split = tuple[pa.Table, pa.Table]
 SMALL, ADAPTERS, WEIGHTS = (1500, 32, 2e-3), (1000, 32, 5e-4), (1000, 32, 5e-5)
 """What `steps`, `batch` and `rate` are where they are not given: for the small decoder, a base's adapters, all its weights."""
 EVERY, PATIENCE = 50, 4
@@ -74,6 +80,8 @@ class TextLm:
         rows: rows kept in memory at most; beyond it large regions are thinned.
         checkpoint, minutes: steps between checkpoints, and after how long there is one at the next held-out score all the same.
         parts: pieces in which a step works through its rows, so that it needs the memory of one.
+        pretrain: steps at most on a source's texts, where there is one; 0 leaves it out, as does a sharded fit.
+        tune: share of the rate at which the rows themselves then teach.
         sharded: where several workers fit it, weights, average and moments are cut over them (FSDP2): for a base that one GPU could not
             train. Drawing needs it whole.
         temperature: of drawing words; below 1 texts are more alike.
@@ -99,6 +107,8 @@ class TextLm:
     checkpoint: int = 500
     minutes: float = 10.0
     parts: int = 1
+    pretrain: int = 1000
+    tune: float = 0.3
     sharded: bool = False
     temperature: float = 1.0
     block: int = 256
@@ -108,13 +118,16 @@ class TextLm:
         if self.width % self.heads or self.temperature <= 0 or not 0.5 <= self.confidence <= 1 or self.longest < 1:
             wanted = "a width that heads divide, temperature above 0, confidence of .5 to 1, longest of 1 or more"
             raise SettingError(wanted, repr(self), "change the one that is not")
+        if self.pretrain < 0 or not 0 < self.tune <= 1:
+            raise SettingError("pretrain of 0 or more, tune above 0 and at most 1", repr(self), "change the one that is not")
         if self.parts < 1 or not 0 <= self.minutes < float("inf"):
             raise SettingError("one part or more, and minutes of 0 or more", repr(self), "change the one that is not")
 
     @property
     def needs(self) -> Needs:
         """One core or the stated GPUs; the fit may be distributed."""
-        return Needs(gpus=self.gpus, block=self.block, kinds=TABLE_KINDS | {"text"}, distributed=True, sharded=self.sharded)
+        source = self.pretrain > 0 and not self.sharded
+        return Needs(gpus=self.gpus, block=self.block, kinds=TABLE_KINDS | {"text"}, distributed=True, sharded=self.sharded, source=source)
 
     @classmethod
     def tiny(cls) -> Self:
@@ -132,25 +145,32 @@ class TextLm:
         Raises:
             SettingError: the base cannot be read, cannot spell the table or cannot read rows of that length.
         """
-        learned, held = (part.sort_by(REGION) for part in data.split(self.held_out, cap=self.rows))
+        tables, source = data.split_by_region(self.held_out, self.rows), data.source if self.needs.source else None
+        others = None if source is None else _telling(source.split_by_region(self.held_out, self.rows), data.schema)
         base = CausalBase.read(self.base, self.lora, worker.device, seed_of(data.seed, "adapters")) if self.base else None
-        rows, dtype = self._form(data, learned, held, base), gpu_dtype(worker.device)
-        mass = natural(learned[REGION].to_numpy(), np.zeros(len(learned), dtype=bool), data.regions)
-        steps, batch, rate = SMALL if self.base is None else ADAPTERS if self.lora else WEIGHTS
-        batch, read = -(-(self.batch or batch) // self.parts), forgetful if base is None else plain
-        loss = LineLoss(rows.told(learned), mass, batch, worker, read, self.drop if base is None else 0.0)
-        moves = bool((~loss.lines.open).any())
-        training = Training((self.steps or steps) if moves else 0, self.rate or rate, every=EVERY, patience=PATIENCE, dtype=dtype)
-        training = replace(training, checkpoint=self.checkpoint, minutes=self.minutes, parts=self.parts)
-        score = self._score(loss, rows, held, data) if len(held) else None
-        trained = train(self._module(rows, base, worker, data.seed), loss, score, training, worker, seed_of(data.seed, "train"))
+        rows, training = self._form(data, tables, base, others), self._training(gpu_dtype(worker.device))
+        make, taught = partial(self._module, rows, base, worker, data.seed), None
+        loss, score = self._lessons(rows, base, worker, tables, data)
+        if source is not None and others is not None:
+            many = sum(map(len, others)) if len(others[0]) else 0
+            lessons = self._lessons(rows, base, worker, others, source, foreign=True) if many else (loss, score)
+            taught = Taught(*lessons, seed_of(source.seed, "train"), many, source.aside)
+        training = replace(training, steps=0) if loss.lines.open.all() else training
+        module, training, worker, before = begun(make, taught, training, worker, self.pretrain, self.tune)
+        trained = train(module, loss, score, training, worker, seed_of(data.seed, "train"))
         if worker.rank == 0:
             plain_, arrays = rows.to_json()
-            gates = _gates(rows.texts, learned, held, len(data.regions), self.confidence)
+            gates = _gates(rows.texts, *tables, len(data.regions), self.confidence)
             arrays |= {f"gate{place}/{name}": array for place, gate in enumerate(gates) for name, array in gate.to_arrays().items()}
             arrays |= {f"network/{name.removeprefix('network.')}": array for name, array in trained.weights.items()}
             worker.folder.write_arrays("model.safetensors", arrays)
-            meta = {"settings": asdict(self), "rows": plain_, "dtype": str(dtype), "base": base.mark if base else ""}
+            meta = {
+                "settings": asdict(self),
+                "rows": plain_,
+                "dtype": str(training.dtype),
+                "base": base.mark if base else "",
+                "before": before,
+            }
             worker.folder.write_json("rows.json", meta | {"step": trained.step, "history": trained.history})
 
     def load(self, folder: Folder) -> "FittedTextLm":
@@ -176,15 +196,16 @@ class TextLm:
         for place in range(len(rows.texts)):
             mark = f"gate{place}/"
             gates.append(TextGate.from_arrays({name.removeprefix(mark): a for name, a in arrays.items() if name.startswith(mark)}))
-        return FittedTextLm(self, rows, network, tuple(gates))
+        return FittedTextLm(self, rows, network, tuple(gates), meta["before"])
 
-    def _form(self, data: FitData, learned: pa.Table, held: pa.Table, base: CausalBase | None) -> Form:
-        """What rows are told as."""
+    def _form(self, data: FitData, tables: Split, base: CausalBase | None, others: Split | None) -> Form:
+        """What rows are told as; the words of our own are those of a source's texts too."""
         columns = tuple(c for c in data.schema.columns if c.name not in data.regions.constant_columns)
         if base is None:
-            return RowSequences.of(columns, learned, data.regions, self.bins, self.vocabulary, self.longest)
-        known, prose = pa.concat_tables([learned, held]), Prose(base.words, base.size)
-        rows = RowProse.of(columns, known, data.regions, base.tokenizer, prose, self.longest)
+            read = None if others is None else others[0]
+            return RowSequences.of(columns, tables[0], data.regions, self.bins, self.vocabulary, self.longest, read)
+        prose = Prose(base.words, base.size)
+        rows = RowProse.of(columns, pa.concat_tables(tables), data.regions, base.tokenizer, prose, self.longest)
         base.check(rows.most, SHORTEN)
         return rows
 
@@ -199,10 +220,28 @@ class TextLm:
             shard(decoder, worker.device, dtype)
         return decoder
 
-    def _score(self, loss: LineLoss, rows: Form, held: pa.Table, data: FitData) -> Score:
-        mine = replace(loss, lines=rows.told(held), mass=needed(held[REGION].to_numpy(), data.regions), drop=0.0)
+    def _training(self, dtype: torch.dtype) -> Training:
+        steps, _, rate = self._usual
+        training = Training(self.steps or steps, self.rate or rate, every=EVERY, patience=PATIENCE, dtype=dtype, parts=self.parts)
+        return replace(training, checkpoint=self.checkpoint, minutes=self.minutes)
+
+    @property
+    def _usual(self) -> tuple[int, int, float]:
+        return SMALL if self.base is None else ADAPTERS if self.lora else WEIGHTS
+
+    def _lessons(
+        self, rows: Form, base: CausalBase | None, worker: Worker, tables: Split, data: FitData, foreign: bool = False
+    ) -> tuple[LineLoss, Score | None]:
+        """What is learned of (learned, held-out) rows, and how it is scored."""
+        learned, held = tables
+        mass = natural(learned[REGION].to_numpy(), np.zeros(len(learned), dtype=bool), data.regions)
+        batch, read = -(-(self.batch or self._usual[1]) // self.parts), forgetful if base is None else plain
+        loss = LineLoss(rows.told(learned, foreign), mass, batch, worker, read, self.drop if base is None else 0.0)
+        if not len(held):
+            return loss, None
+        mine = replace(loss, lines=rows.told(held, foreign), mass=needed(held[REGION].to_numpy(), data.regions), drop=0.0)
         count, seed = SCORED // (1 if self.base is None else 4), seed_of(data.seed, "held out")
-        return lambda module: mine.score(module, count, seed)
+        return loss, lambda module: mine.score(module, count, seed)
 
 
 def _network(settings: TextLm, rows: RowSequences, seed: int) -> nn.Module:
@@ -229,6 +268,17 @@ def _network(settings: TextLm, rows: RowSequences, seed: int) -> nn.Module:
         return GPT2LMHeadModel(config)
 
 
+def _telling(tables: Split, schema: Schema) -> Split:
+    """Rows with a text."""
+    texts = [column.name for column in schema.columns if column.kind == "text"]
+
+    def telling(table: pa.Table) -> pa.Table:
+        there = [np.asarray(table[name].is_valid()) for name in texts]
+        return table.filter(pa.array(np.any(there, axis=0) if there else np.zeros(len(table), dtype=bool)))
+
+    return telling(tables[0]), telling(tables[1])
+
+
 def _gates(texts: tuple[str, ...], learned: pa.Table, held: pa.Table, regions: int, confidence: float) -> list[TextGate]:
     region = learned[REGION].to_numpy().astype(np.int64)
     return [TextGate.learn(learned[name].to_pylist(), region, held[name].to_pylist(), regions, confidence) for name in texts]
@@ -236,12 +286,18 @@ def _gates(texts: tuple[str, ...], learned: pa.Table, held: pa.Table, regions: i
 
 @dataclass(frozen=True, eq=False)
 class FittedTextLm:
-    """A trained or tuned model: settings to draw with, what rows are, the network, and a gate for each text column."""
+    """A trained or tuned model: settings to draw with, what rows are, the network, a gate for each text column, what a source did."""
 
     settings: TextLm
     rows: Form
     network: nn.Module
     gates: tuple[TextGate, ...]
+    before: dict[str, Any] | None = None
+
+    @property
+    def notice(self) -> tuple[str, ...]:
+        """What the report should say of the source."""
+        return told_of(self.before)
 
     def block(self, region: int, seed: int) -> pa.Table:
         """`settings.block` canonical rows of the region."""

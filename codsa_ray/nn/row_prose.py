@@ -129,13 +129,14 @@ class RowProse:
         names = [column.cells.column.name for column in self.text.columns]
         return tuple(len(self.text.conditions) + names.index(name + THERE) if name + THERE in names else -1 for name in self.texts)
 
-    def told(self, table: pa.Table) -> Lines:
-        """Of canonical rows with `_region`."""
+    def told(self, table: pa.Table, foreign: bool = False) -> Lines:
+        """Of canonical rows with `_region`; of foreign ones, whose columns may say what these cannot, the texts alone are learned."""
         region, given = table[REGION].to_numpy(), len(self.text.conditions)
         flags = tuple(name + THERE for name, place in zip(self.texts, self.flags, strict=True) if place >= 0)
         columns = self.text.texts(_flagged(table, flags), region)
         rows = [self.text.row(own, range(len(columns))) for own in zip(*columns, strict=True)] if columns else [([], [])] * len(table)
         fixed = [len(self.text.row(own, range(given))[0]) for own in zip(*columns[:given], strict=True)] if given else [0] * len(table)
+        fixed = [len(row) for row, _ in rows] if foreign else fixed
         before = Lines.of([row for row, _ in rows], [_after(told, first) for (_, told), first in zip(rows, fixed, strict=True)])
         return Lines.joined([before, *(part for place in range(len(self.texts)) for part in self._text(table, place))])
 

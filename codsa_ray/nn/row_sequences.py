@@ -45,11 +45,20 @@ class RowSequences:
     longest: int
 
     @staticmethod
-    def of(columns: tuple[Column, ...], table: pa.Table, regions: Regions, bins: int, vocabulary: int, longest: int) -> "RowSequences":
-        """Learned from canonical rows."""
+    def of(
+        columns: tuple[Column, ...],
+        table: pa.Table,
+        regions: Regions,
+        bins: int,
+        vocabulary: int,
+        longest: int,
+        others: pa.Table | None = None,
+    ) -> "RowSequences":
+        """Learned from canonical rows; words from the texts of others too."""
         texts = tuple(column.name for column in columns if column.kind == "text")
         rest = tuple(column for column in columns if column.kind != "text")
-        known = [text for name in texts for text in begun(table[name], longest)[0] if text is not None]
+        read = [table, *([] if others is None else [others])]
+        known = [text for rows in read for name in texts for text in begun(rows[name], longest)[0] if text is not None]
         factors = np.array([item.factors for item in regions.items], dtype=np.int64).reshape(len(regions), -1)
         region = table[REGION].to_numpy().astype(np.int64)
         many = np.maximum(np.bincount(region, minlength=len(regions)), 1)
@@ -90,11 +99,13 @@ class RowSequences:
         start = int(self.ends[self.given + place])
         return start, start + self.tokens.moving[place].drawable
 
-    def told(self, table: pa.Table) -> Lines:
-        """Of canonical rows with `_region`."""
+    def told(self, table: pa.Table, foreign: bool = False) -> Lines:
+        """Of canonical rows with `_region`; of foreign ones, whose columns may say what these cannot, the texts alone are learned."""
         region = table[REGION].to_numpy().astype(np.int64)
         columns = np.hstack([self.region(region), self.tokens.encode(table) + self.ends[self.given : -2]])
-        return Lines.joined([Lines.even(columns, self.given), *(self._words(table[name]) for name in self.texts)])
+        return Lines.joined(
+            [Lines.even(columns, columns.shape[1] if foreign else self.given), *(self._words(table[name]) for name in self.texts)]
+        )
 
     def _words(self, values: pa.ChunkedArray) -> Lines:
         """Of each text its tokens, END among them."""
