@@ -390,6 +390,20 @@ def test_credentials_in_an_address_are_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["client_secret", "sas_token", "account_key", "sig", "secret_key"])
+@pytest.mark.parametrize("place", ["abfss://files@account.dfs.core.windows.net/x", "gs://bucket/x", "s3://bucket/x"])
+def test_a_secret_behind_an_address_is_refused_whatever_the_store(place: str, name: str) -> None:
+    with pytest.raises(SettingError, match=name) as raised:
+        Job(data=f"{place}?scheme=https&{name}=CANARY", target="y")
+    assert "CANARY" not in str(raised.value)
+
+
+def test_a_word_behind_an_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(SettingError, match="no setting behind gs://bucket/x") as raised:
+        Job(data="gs://bucket/x?CANARY", target="y")
+    assert "CANARY" not in str(raised.value)
+
+
 def test_a_line_that_repeats_what_was_typed_leaves_the_credentials_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["augment", "a.parquet", "s3://KEY:CANARY@bucket/x", "--target", "state"]) == 2
     assert "s3://***@bucket/x" in (said := capsys.readouterr().err)
