@@ -27,6 +27,7 @@ from test_folder import (
 )
 
 from codsa_ray import filesystem
+from codsa_ray import folder as folder_module
 from codsa_ray.cli import main
 from codsa_ray.errors import FolderError, SettingError
 from codsa_ray.folder import Folder
@@ -111,6 +112,15 @@ def test_readers_see_all_of_an_object_or_none(folder: Folder) -> None:
     finally:
         stop.set()
         writer.join()
+
+
+def test_an_object_that_is_never_as_large_as_the_store_says_is_read_so_often_and_no_more(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write_bytes("a", b"whole")
+    monkeypatch.setattr(folder_module, "open_file", lambda *_: pa.BufferReader(b"cut"))
+    with pytest.raises(FolderError, match="as large as its store says"):
+        folder.read_bytes("a")
 
 
 def test_a_signal_in_the_middle_of_a_write_leaves_no_torn_object(folder: Folder) -> None:
