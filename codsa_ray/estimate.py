@@ -1,13 +1,17 @@
-"""Dry run: what a run would do and cost, from a few seconds of calibration; writes nothing but a temporary folder."""
+"""Dry run: what a run would do and cost, from small fits; leaves nothing behind."""
 
+import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from codsa_ray.apart import check_apart
 from codsa_ray.candidates import Candidate, baselines, openers
 from codsa_ray.contracts import Progress
 from codsa_ray.draw import draw_block
@@ -15,6 +19,7 @@ from codsa_ray.errors import PLUGIN_FAILURES
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job
+from codsa_ray.manifest import rehearsal
 from codsa_ray.partition import Partition
 from codsa_ray.plugins import identity, name_of
 from codsa_ray.pools import ceiling
@@ -43,18 +48,41 @@ class Calibration:
 
 
 def dry_run(job: Job, progress: Progress) -> str:
-    """Schema, groups, plan ceiling, candidates and estimated cost, as text."""
+    """Schema, groups, plan ceiling, candidates and estimated cost, as text.
+
+    DATA is read whole, as a run reads it: the groups' counts are its own. The learner and each generator are fitted in this process, on at
+    most SAMPLE_ROWS rows.
+    """
     from codsa_ray import pipeline
 
+    check_apart(job.out, job.data, job.test, job.source)
     pipeline.stand(job)
-    with tempfile.TemporaryDirectory() as place:
-        made = replace(pipeline.settled(job), out=place)
-        rows, facts, partitions = pipeline.prepare(made, Folder(place), progress)
+    with _aside(job) as place:
+        made = replace(pipeline.settled(job), out=place.address)
+        rows, facts, partitions = pipeline.prepare(made, place, progress)
         made = pipeline.made_for(made, rows)
         speeds = _calibrate(made, rows, partitions[FINAL])
         out = [f"notice   generator {name} is out: {reason}" for name, reason in speeds.out.items()]
         made = replace(made, generator=tuple(g for g in made.generator if identity(g) not in speeds.out))
         return "\n".join([*_shown(rows, facts), *out, *_costs(made, rows, partitions, speeds)])
+
+
+@contextmanager
+def _aside(job: Job) -> Iterator[Folder]:
+    """A folder for the rows, gone with the block: on this machine, or below --out, where all nodes of a cluster reach it."""
+    if not job.address:
+        with tempfile.TemporaryDirectory() as place:
+            yield Folder(place)
+        return
+    out = Folder(job.out).absolute
+    there, aside = out.exists(), rehearsal(out)
+    try:
+        yield aside
+    finally:
+        aside.delete()
+        if not there and not out.remote:
+            with suppress(OSError):  # a run began there meanwhile
+                os.rmdir(out.local())
 
 
 def _shown(rows: Rows, facts: dict[str, Any]) -> list[str]:

@@ -20,6 +20,12 @@ RETRIES = 10
 PAUSE = 0.05  # seconds, the first
 CONNECTING, SILENCE = 3.0, 10.0  # seconds: to connect, and without a byte before a request is given up
 SETTINGS = ("region", "scheme", "endpoint_override")
+# What pyarrow reads behind a ? of Google's, Microsoft's and Hadoop's addresses and is no secret. A name that is not here may be one.
+OTHERS = (
+    *("project_id", "retry_limit_seconds", "user", "replication", "buffer_size", "default_block_size", "kerb_ticket"),
+    *("blob_storage_authority", "dfs_storage_authority", "blob_storage_scheme", "dfs_storage_scheme", "enable_tls"),
+    *("credential_kind", "tenant_id", "client_id", "background_writes"),
+)
 CREDENTIALS = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary ones, AWS_SESSION_TOKEN"
 # pyarrow reads an answer into as many bytes as it asked for. A refusal that is longer than that is no refusal to its own retries.
 CUT = "Failed to flush response stream"
@@ -47,12 +53,19 @@ def refuse_credentials(address: str) -> None:
     """Credentials come from the environment: an address is written into manifests, logs and process lists.
 
     Raises:
-        SettingError: the address holds a key or a password.
+        SettingError: the address holds a key or a password, or a setting that may be one.
     """
-    if is_remote(address):
-        parts = urlsplit(address, allow_fragments=False)
-        if parts.password is not None or (parts.scheme == "s3" and "@" in parts.netloc):
-            raise SettingError("an address without credentials", shown(address), f"set {CREDENTIALS} in the environment instead")
+    if not is_remote(address):
+        return
+    parts = urlsplit(address, allow_fragments=False)
+    if parts.password is not None or (parts.scheme == "s3" and "@" in parts.netloc):
+        raise SettingError("an address without credentials", shown(address), f"set {CREDENTIALS} in the environment instead")
+    known = SETTINGS if parts.scheme == "s3" else (*SETTINGS, *OTHERS)
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in known:
+            # Without a value the name itself may be the secret.
+            got = name if value else f"no setting behind {shown(address)}?"
+            raise SettingError(f"{', '.join(known)} behind an address's ?", got, "leave it out; keys come from the environment")
 
 
 def filesystem_of(address: str) -> tuple[pafs.FileSystem, str]:
@@ -82,9 +95,6 @@ def _endpoint() -> str:
 @lru_cache(maxsize=16)
 def _s3(bucket: str, query: str, endpoint: str) -> pafs.S3FileSystem:
     asked = dict(parse_qsl(query))
-    unknown = sorted(set(asked) - set(SETTINGS))
-    if unknown:
-        raise SettingError(f"{', '.join(SETTINGS)} behind an address's ?", unknown[0], "leave it out; keys come from the environment")
     url = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
     host = asked.get("endpoint_override") or url.netloc
     return pafs.S3FileSystem(

@@ -22,6 +22,7 @@ from codsa_ray.filesystem import filesystem_of, is_remote, open_file, shown, tol
 
 COMPRESSION = "zstd"
 TEMPORARY = ".tmp-"
+READS = 10  # of an object that is replaced while it is read
 
 
 @dataclass(frozen=True)
@@ -146,15 +147,18 @@ class Folder:
         """The bytes of one file.
 
         Raises:
-            FolderError: the file is not there.
+            FolderError: the file is not there, or never as large as its store says.
         """
         with self._at(name) as (filesystem, path):
-            while True:
+            for _ in range(READS):
                 with open_file(filesystem, path) as file:
                     data = bytes(file.read())
                 # A store tells the size first and the bytes after it: of an object replaced in between they are cut.
                 if not self.remote or filesystem.get_file_info(path).size == len(data):
                     return data
+        raise FolderError(
+            f"{name} in {self.shown} as large as its store says", f"other bytes {READS} times", "end what writes there, and run again"
+        )
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes JSON, keys sorted, so that equal values are equal bytes; NaN and infinity are no JSON and raise ValueError."""

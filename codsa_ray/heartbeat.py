@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -58,7 +58,7 @@ class Heartbeat:
             self.ended.append(note)
         log("progress" if total else "stage", stage=stage, done=done, total=total, note=" ".join(note.split()))
         if now - self.written > (REMOTE_EVERY if self.out.remote else EVERY):
-            self.write("running")
+            self.say("running")
         # A stage's last word comes when its work is done: the last one's would end a run that has nothing left to do.
         if total and self.hours and now - self.started > 3600 * self.hours:
             raise OutOfTime(f"--max-hours {self.hours:g} are over during {stage}; the same command goes on from here")
@@ -79,19 +79,24 @@ class Heartbeat:
         with self.lock:
             self.out.write_json(PROGRESS, value)
 
+    def say(self, state: str, reason: str = "") -> None:
+        """Writes it down; what cannot be is logged and ends no run: the next word may be, and where output is written it will show."""
+        try:
+            self.write(state, reason)
+        except (OSError, CodsaError) as error:
+            log("unheard", state=state, error=type(error).__name__)
+
     def watch(self, over: threading.Event) -> None:
         """Says every ALIVE seconds that the run is there, until it is over."""
         while not over.wait(ALIVE):
-            # A word that could not be written is no reason to end a run: the next one may be.
-            with suppress(OSError, CodsaError):
-                self.write("running")
+            self.say("running")
 
 
 @contextmanager
 def beating(out: Folder, told: Progress, hours: float = 0.0) -> Iterator[Heartbeat]:
     """A heartbeat for the block; how the block ended is written down."""
     beat, over = Heartbeat(out, told, hours), threading.Event()
-    beat.write("running")
+    beat.say("running")
     watch = threading.Thread(target=beat.watch, args=(over,), daemon=True)
     watch.start()
     try:
@@ -101,11 +106,9 @@ def beating(out: Folder, told: Progress, hours: float = 0.0) -> Iterator[Heartbe
             over.set()
             watch.join()
     except BaseException as error:
-        # What ended the run is what its caller has to hear of; that it could not be written down as well is not.
-        with suppress(OSError, CodsaError):
-            beat.write("stopped", str(error) if isinstance(error, CodsaError) else type(error).__name__)
+        beat.say("stopped", str(error) if isinstance(error, CodsaError) else type(error).__name__)
         raise
-    beat.write("ended")
+    beat.say("ended")
 
 
 def log(event: str, **facts: Any) -> None:

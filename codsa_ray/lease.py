@@ -1,8 +1,8 @@
 """Lease: a run folder held by one driver at a time where there are no locks: a small object that its holder keeps changing; knows no run.
 
 The holder counts on in the object every RENEWAL seconds. Who comes second watches it: it changes, so somebody is at work there, and the
-second one ends; it stands still for PATIENCE seconds by the watcher's own clock, so its holder is gone, however that came, and the second
-one takes over. Clocks are never compared, so a moved or a wrong one does no harm.
+second one ends; it stands still for PATIENCE seconds by the watcher's own clock, in which the store answered each look at once, so its
+holder is gone, however that came, and the second one takes over. Clocks are never compared, so a moved or a wrong one does no harm.
 
 What is left open: pyarrow cannot put an object only where there is none. Of two drivers that look at the same moment both write, wait for
 SETTLE seconds and look whose name stands there; the last one's does, the other ends. Only where a put comes more than SETTLE seconds
@@ -28,7 +28,11 @@ from codsa_ray.folder import Folder
 
 LEASE = ".lease"
 RENEWAL = 4.0  # seconds between two counts
-PATIENCE = 20.0  # seconds without a count after which a holder is taken for dead; until then its workers have ended too
+# Seconds without a count after which a holder is taken for dead: longer than any pause between two tries of a put (filesystem.py) and a
+# renewal. Until then its workers have ended too.
+PATIENCE = 30.0
+PROMPT = 2.0  # seconds of a look; where one takes longer, the store makes the holder wait as well, and the watch begins again
+LONGEST = 300.0  # seconds after which it is taken for dead however slow the looks: longer than all tries of a put
 SETTLE = 1.0  # seconds from writing to looking whose name stands there
 LOOK = 0.5  # seconds between two looks of one who waits
 # Not SIGINT, which a process that was started in the background ignores, and which Ray Tune handles in its own way.
@@ -46,6 +50,7 @@ class Lease:
         count: of renewals.
         over: the block has ended.
         lost: another name was found there.
+        wrong: what else ended the counting; the hold is then as good as lost.
     """
 
     out: Folder
@@ -53,6 +58,7 @@ class Lease:
     count: int = 0
     over: threading.Event = field(default_factory=threading.Event)
     lost: threading.Event = field(default_factory=threading.Event)
+    wrong: Exception | None = None
 
     def take(self) -> None:
         """Waits until it is free or its holder is taken for dead, then writes this name.
@@ -70,14 +76,17 @@ class Lease:
             raise in_use(self.out, found)
 
     def _watch(self, first: dict[str, Any]) -> None:
-        until = time.monotonic() + PATIENCE
-        while time.monotonic() < until:
+        begun = since = time.monotonic()
+        while (now := time.monotonic()) - since < PATIENCE and now - begun < LONGEST:
             time.sleep(LOOK)
+            asked = time.monotonic()
             found = read(self.out)
             if found["name"] == FREE:
                 return
             if found != first:
                 raise in_use(self.out, found)
+            if time.monotonic() - asked > PROMPT:
+                since = time.monotonic()
 
     def write(self, name: str) -> None:
         """Puts the name and the next count."""
@@ -95,12 +104,16 @@ class Lease:
                 if interrupts:
                     interrupt_main(WAKE)
                 continue
-            # A store out of reach: the count stands still. Who takes over meanwhile is found there by the next look.
-            with suppress(FolderError):
-                if read(self.out)["name"] == self.name:
-                    self.write(self.name)
-                else:
-                    self.lost.set()
+            try:
+                # A store out of reach: the count stands still. Who takes over meanwhile is found there by the next look.
+                with suppress(FolderError):
+                    if read(self.out)["name"] == self.name:
+                        self.write(self.name)
+                    else:
+                        self.lost.set()
+            except Exception as error:  # raised by the block's end, in the thread that holds
+                self.wrong = error
+                self.lost.set()
 
     def release(self) -> None:
         """Lets the next one in at once; what cannot be reached is let go by not counting on."""
@@ -146,6 +159,9 @@ def leased(out: Folder) -> Iterator[None]:
         thread.join()
         if main:
             signal.signal(WAKE, before or signal.SIG_DFL)
-        lease.release()
+        if lease.wrong is None:
+            lease.release()
+    if lease.wrong is not None:
+        raise lease.wrong
     if lease.lost.is_set():
         raise in_use(out, read(out))

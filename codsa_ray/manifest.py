@@ -1,6 +1,7 @@
 """Manifests: the file a stage writes last, with the fingerprint of all it depended on; knows no stage."""
 
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -20,6 +21,7 @@ from codsa_ray.seeds import fingerprint
 MANIFEST = "manifest.json"
 MARK = "codsa.json"
 FORMAT = 1
+REHEARSAL = ".dry-run-"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ def claimed(out: Folder) -> Iterator[None]:
     Raises:
         FolderError: the folder holds something else, cannot be written, or another run is using it.
     """
-    names = out.names()
+    # What a dry run left that was killed stands in nobody's way.
+    names = [name for name in out.names() if not name.startswith(REHEARSAL)]
     if names and MARK not in names:
         raise FolderError("an empty folder or one of this program's runs", f"{out.shown} with {names[0]}", "choose another --out")
     if out.remote:
@@ -115,6 +118,11 @@ def scratch(out: Folder) -> Iterator[str]:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def rehearsal(out: Folder) -> Folder:
+    """A folder below `out` for one dry run; it claims nothing."""
+    return out / f"{REHEARSAL}{secrets.token_hex(4)}"
 
 
 def check_run(run: Folder) -> Folder:

@@ -35,7 +35,7 @@ from codsa_ray.rows import FINAL, Rows
 from codsa_ray.seeds import fingerprint
 from codsa_ray.stages.again import scored_again
 from codsa_ray.stages.apply import apply
-from codsa_ray.stages.cluster import EXTRA_CPUS, connect, resources
+from codsa_ray.stages.cluster import connect, workers_here
 from codsa_ray.stages.fit import Fitted, fit_all, fit_jobs
 from codsa_ray.stages.read import read
 from codsa_ray.stages.recut import repeats_for
@@ -88,7 +88,7 @@ def stand(job: Job) -> None:
 def settled(job: Job) -> Job:
     """The job with its workers counted, this process connected to Ray."""
     connect(job.address, job.workers)
-    return replace(job, workers=job.workers or int(resources()["CPU"]) - (0 if job.address else EXTRA_CPUS))
+    return replace(job, workers=job.workers or workers_here(job.address))
 
 
 def prepare(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any], dict[int, Partition]]:

@@ -10,7 +10,7 @@ from codsa_ray.folder import Folder
 from codsa_ray.heartbeat import PROGRESS
 from codsa_ray.manifest import check_run
 
-SILENT = 120.0  # seconds without a word after which a run elsewhere is taken for dead; it says every 20 s that it is there
+SILENT = 120.0  # seconds without a word after which a run is taken for dead; it says every 20 s that it is there
 
 
 def status(run_folder: str) -> list[str]:
@@ -49,9 +49,11 @@ def _state(told: dict[str, Any], now: float) -> str:
 
 
 def _dead(told: dict[str, Any], now: float) -> bool:
-    """Here by the process itself; elsewhere by silence."""
+    """By silence, for another process may have its number now; here also by the process itself."""
+    if now - told["time"] > SILENT:
+        return True
     if told["host"] != socket.gethostname():
-        return now - told["time"] > SILENT
+        return False
     try:
         os.kill(told["process"], 0)
     except ProcessLookupError:

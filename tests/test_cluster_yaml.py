@@ -45,6 +45,14 @@ def test_the_head_takes_no_task_and_workers_are_spot_nodes_that_all_go_away(conf
     assert 0 < config["idle_timeout_minutes"] <= 15
 
 
+def test_the_page_s_commands_say_how_many_workers() -> None:
+    """A cluster that begins without CPUs has no number to default to."""
+    page = (ROOT / "docs" / "running-on-a-cluster.md").read_text()
+    submitted = re.findall(r"^ray job submit .*$", page, re.MULTILINE)
+    assert submitted
+    assert all("--workers 64" in line for line in submitted)
+
+
 def test_every_node_runs_the_ray_that_is_pinned_and_installs_the_project_as_pinned(config: dict[str, Any]) -> None:
     pinned = re.search(r"^ray==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert pinned

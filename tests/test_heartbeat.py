@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -84,6 +85,17 @@ def test_a_run_whose_stage_says_nothing_for_long_still_says_that_it_is_there(out
     assert ended["state"] == "ended"
 
 
+def test_a_word_that_cannot_be_written_ends_no_run(out: Folder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def full(folder: Folder, name: str, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    caplog.set_level(logging.INFO, "codsa_ray")
+    monkeypatch.setattr(Folder, "write_bytes", full)
+    with beating(out, silent) as beat:
+        beat("fit", 1, 3)
+    assert sum(json.loads(record.message)["event"] == "unheard" for record in caplog.records) >= 2
+
+
 def test_hours_that_are_over_end_the_run_with_a_word_of_how_to_go_on(out: Folder) -> None:
     with pytest.raises(OutOfTime, match=r"--max-hours .* during fit; the same command goes on"), beating(out, silent, 1e-9) as beat:
         beat("fit", 1, 3)
@@ -114,7 +126,9 @@ def test_status_tells_running_stopped_killed_and_ended_apart(out: Folder) -> Non
     gone.wait()
     out.write_json(PROGRESS, {**stored(out), "process": gone.pid})
     assert any(line.startswith("state      killed") and "goes on from there" in line for line in status(out.address))
-    out.write_json(PROGRESS, {**stored(out), "host": "elsewhere", "time": time.time() - 3600})
+    out.write_json(PROGRESS, {**stored(out), "process": os.getpid(), "time": time.time() - 3600})
+    assert any(line.startswith("state      killed") for line in status(out.address)), "another process has its number now"
+    out.write_json(PROGRESS, {**stored(out), "host": "elsewhere"})
     assert any(line.startswith("state      killed") for line in status(out.address))
     beat.write("stopped", "wanted a; got b; do c")
     assert any(line.startswith("state      stopped") and "wanted a; got b; do c" in line for line in status(out.address))

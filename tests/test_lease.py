@@ -1,8 +1,10 @@
 """One driver at a time holds a folder on a store; a crash lets go of it, a moved clock does not, and who lost it ends."""
 
+import json
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,7 @@ __all__ = ["endpoint", "store"]  # fixtures
 @pytest.fixture
 def folder(store: Store, monkeypatch: pytest.MonkeyPatch) -> Folder:
     """On the store, with shorter times."""
-    for name, share in (("RENEWAL", 0.1), ("PATIENCE", 0.2), ("SETTLE", 0.1), ("LOOK", 0.1)):
+    for name, share in (("RENEWAL", 0.1), ("PATIENCE", 0.1), ("SETTLE", 0.1), ("LOOK", 0.1)):
         monkeypatch.setattr(module, name, getattr(module, name) * share)
     return Folder(f"{store.address}/run")
 
@@ -56,6 +58,51 @@ def test_a_dead_holder_is_waited_for_and_then_followed(folder: Folder) -> None:
     with leased(folder):
         assert time.monotonic() - started >= module.PATIENCE
         assert read(folder)["name"] not in (first.name, module.FREE)
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
+    """So many looks take longer than a prompt one."""
+    left, prompt = iter(range(looks)), module.read
+    monkeypatch.setattr(module, "PROMPT", 1.0)
+
+    def look(folder: Folder) -> dict[str, Any]:
+        if next(left, None) is not None:
+            time.sleep(1.1)
+        return prompt(folder)
+
+    monkeypatch.setattr(module, "read", look)
+
+
+def test_who_had_to_wait_for_the_store_begins_to_watch_again_as_the_holder_had_to_wait_too(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead(folder)
+    looks = 4
+    slow(monkeypatch, looks)
+    started = time.monotonic()
+    Lease(folder).take()
+    assert time.monotonic() - started >= looks * 1.1 + module.PATIENCE
+
+
+def test_a_store_that_is_slow_for_ever_is_not_waited_for_as_long(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead(folder)
+    slow(monkeypatch, 10**9)
+    monkeypatch.setattr(module, "LONGEST", 4.0)
+    Lease(folder).take()
+
+
+def test_what_ends_the_counting_ends_the_run(folder: Folder) -> None:
+    """A lease that nobody can read any more, say."""
+    started = time.monotonic()
+
+    def work() -> None:
+        folder.write_bytes(LEASE, b"{")
+        while time.monotonic() - started < 30:
+            time.sleep(0.01)
+
+    with pytest.raises(json.JSONDecodeError), leased(folder):
+        work()
+    assert time.monotonic() - started < 10
 
 
 def test_a_moved_clock_does_no_harm(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:

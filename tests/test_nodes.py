@@ -92,3 +92,14 @@ def test_synthesis_takes_the_nodes_it_can_use_and_lets_them_go(undisturbed: Repo
     assert runs.contents(out / "fit") == runs.contents(Path(undisturbed.folder) / "fit")
     theirs = drawn(undisturbed.folder)
     assert drawn(out) == {name: theirs[name] for name in drawn(out)}
+
+
+@pytest.mark.cluster
+def test_a_cluster_without_cpus_asks_for_the_number_of_workers(ray: None, tmp_path: Path) -> None:
+    arguments = runs.options(runs.written(tmp_path, runs.patients()), tmp_path / "run")
+    at = arguments.index("--workers")
+    with clusters.raylets(1, cpus=0) as found:
+        process = clusters.codsa([*arguments[:at], *arguments[at + 2 :], "--address", found.address])
+        _, said = process.communicate(timeout=clusters.PATIENCE)
+    assert process.returncode == 2, said
+    assert "give --workers N" in said

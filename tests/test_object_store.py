@@ -27,6 +27,7 @@ from test_folder import (
 )
 
 from codsa_ray import filesystem
+from codsa_ray import folder as folder_module
 from codsa_ray.cli import main
 from codsa_ray.errors import FolderError, SettingError
 from codsa_ray.folder import Folder
@@ -111,6 +112,15 @@ def test_readers_see_all_of_an_object_or_none(folder: Folder) -> None:
     finally:
         stop.set()
         writer.join()
+
+
+def test_an_object_that_is_never_as_large_as_the_store_says_is_read_so_often_and_no_more(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write_bytes("a", b"whole")
+    monkeypatch.setattr(folder_module, "open_file", lambda *_: pa.BufferReader(b"cut"))
+    with pytest.raises(FolderError, match="as large as its store says"):
+        folder.read_bytes("a")
 
 
 def test_a_signal_in_the_middle_of_a_write_leaves_no_torn_object(folder: Folder) -> None:
@@ -388,6 +398,20 @@ def test_credentials_in_an_address_are_refused_before_anything_is_written(
     assert "s3://***@bucket/x" in said.err
     assert "CANARY" not in said.out + said.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["client_secret", "sas_token", "account_key", "sig", "secret_key"])
+@pytest.mark.parametrize("place", ["abfss://files@account.dfs.core.windows.net/x", "gs://bucket/x", "s3://bucket/x"])
+def test_a_secret_behind_an_address_is_refused_whatever_the_store(place: str, name: str) -> None:
+    with pytest.raises(SettingError, match=name) as raised:
+        Job(data=f"{place}?scheme=https&{name}=CANARY", target="y")
+    assert "CANARY" not in str(raised.value)
+
+
+def test_a_word_behind_an_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(SettingError, match="no setting behind gs://bucket/x") as raised:
+        Job(data="gs://bucket/x?CANARY", target="y")
+    assert "CANARY" not in str(raised.value)
 
 
 def test_a_line_that_repeats_what_was_typed_leaves_the_credentials_out(capsys: pytest.CaptureFixture[str]) -> None:

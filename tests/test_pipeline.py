@@ -17,7 +17,10 @@ from codsa_ray.cli import job_of, main, parser
 from codsa_ray.contracts import Generator
 from codsa_ray.correct import Correction, Offset
 from codsa_ray.errors import FolderError, GroupError, InputError, SchemaError, SettingError
+from codsa_ray.estimate import dry_run
+from codsa_ray.folder import Folder
 from codsa_ray.learners.logistic import Logistic
+from codsa_ray.manifest import REHEARSAL, claimed, rehearsal
 from codsa_ray.more import synthesize_more
 from codsa_ray.picture import encoded
 from codsa_ray.pipeline import Report, rewrite_report, run, run_until
@@ -502,6 +505,22 @@ def test_dry_run_prints_what_would_be_done_and_writes_nothing(ray: None, tmp_pat
     for line in ("state", "weight kg", "state=sick", "ceiling", "class weights full", "undersampled 3 x smallest", "cost", "rows to draw"):
         assert line in shown
     assert [path.name for path in tmp_path.iterdir()] == ["patients.parquet"]
+
+
+def test_a_dry_run_on_a_cluster_keeps_its_rows_where_all_nodes_reach_them_and_clears_them_away(ray: None, tmp_path: Path) -> None:
+    import ray as library
+
+    seen: set[Path] = set()
+    job = runs.job(runs.written(tmp_path, runs.patients()), tmp_path / "run", address=library.get_runtime_context().gcs_address)
+    dry_run(job, lambda *_: seen.update((tmp_path / "run").glob(f"{REHEARSAL}*/read")))
+    assert len(seen) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["patients.parquet"]
+
+
+def test_what_a_killed_dry_run_left_stands_in_no_run_s_way(tmp_path: Path) -> None:
+    rehearsal(Folder(str(tmp_path))).write_bytes("read/rows", b"")
+    with claimed(Folder(str(tmp_path))):
+        pass
 
 
 def test_more_rows_of_a_region_are_as_many_as_asked_and_not_the_runs(finished: Report, tmp_path: Path) -> None:

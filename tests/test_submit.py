@@ -30,6 +30,11 @@ def documented(*words: str) -> list[str]:
     return [line for line in LINES if all(word in line for word in words)]
 
 
+def augment() -> str:
+    """The page's first: a run as it is begun, and as it is gone on with."""
+    return documented("ray job submit --working-dir . -- python jobs/augment.py")[0]
+
+
 def typed(line: str, cluster: clusters.Head, data: str, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Types a command of the page with this test's data in the place of the page's."""
     mine = {"s3://bucket/rows/": data, "label": "state", "s3://bucket/runs/1": str(out), "64": "2", "ray": str(clusters.BIN / "ray")}
@@ -64,7 +69,7 @@ def test_stage_by_stage_the_logs_arrive_and_the_rows_are_those_of_a_local_run(
 ) -> None:
     data, options = small(finished)
     stages = documented("ray job submit", "jobs/fit.py") + documented("ray job submit", "jobs/synthesize.py")
-    for line in [*stages, *documented("ray job submit", "jobs/search.py"), *documented("ray job submit", "--workers 64")]:
+    for line in [*stages, *documented("ray job submit", "jobs/search.py"), augment()]:
         ended = typed(line, cluster, data, tmp_path / "run", *options)
         assert ended.returncode == 0, ended.stdout + ended.stderr
         assert last(cluster).driver_exit_code == 0
@@ -76,7 +81,7 @@ def test_stage_by_stage_the_logs_arrive_and_the_rows_are_those_of_a_local_run(
 
 def test_exit_codes_tell_the_users_mistakes_from_ours(finished: Report, cluster: clusters.Head, tmp_path: Path) -> None:
     data, options = small(finished)
-    (line,) = documented("ray job submit", "--workers 64")
+    line = augment()
     asked = typed(line, cluster, data, tmp_path / "run", *options, "--learner", "nosuch")
     assert asked.returncode == 1
     assert last(cluster).driver_exit_code == 2
@@ -100,8 +105,7 @@ def test_a_stopped_job_leaves_a_folder_that_the_same_submission_goes_on_from(
     assert typed(stop, cluster, data, tmp_path / "run").returncode == 0
     assert jobs(cluster)["codsa-1"].status == "STOPPED"
     assert not (tmp_path / "run" / "report.html").exists()
-    (again,) = documented("ray job submit", "--workers 64")
-    ended = typed(again, cluster, data, tmp_path / "run", *options)
+    ended = typed(augment(), cluster, data, tmp_path / "run", *options)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert re.search(r"synthesize .*\(kept\)", ended.stdout)
     assert same(tmp_path / "run", finished)

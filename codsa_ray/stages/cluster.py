@@ -199,6 +199,20 @@ def _spread(
         raise plain_error(error) from error
 
 
+def workers_here(address: str | None) -> int:
+    """As many as the connected Ray has CPUs now.
+
+    Raises:
+        ClusterError: it has none, as one has whose nodes come only when there is work.
+    """
+    # Ray names no resource that no node has.
+    if workers := int(resources().get("CPU", 0)) - (0 if address else EXTRA_CPUS):
+        return workers
+    raise ClusterError(
+        "a cluster with CPUs, or --workers", f"no CPU at {address} yet", "give --workers N: for so many side by side nodes come"
+    )
+
+
 def resources() -> dict[str, float]:
     """CPUs, GPUs and nodes of the connected cluster."""
     import ray
