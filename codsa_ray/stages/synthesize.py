@@ -85,7 +85,7 @@ class Drawer:
 
     def _fitted(self, fit: FitJob) -> FittedGenerator:
         if fit.fit not in self.loaded:
-            self.loaded[fit.fit] = fit.generator.load(fit.folder)
+            self.loaded[fit.fit] = fit.load()
         return self.loaded[fit.fit]
 
 

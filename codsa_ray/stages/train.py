@@ -193,7 +193,7 @@ def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Related | None
         fit.folder.delete("train")
         return reason
     fit.folder.delete("train")
-    manifest.write(rows=int(part.regions.counts.sum()), workers=workers, notices=result.return_value or [])
+    manifest.write(rows=int(part.regions.counts.sum()), workers=workers, notices=result.return_value or [], files=fit.written())
     return None
 
 
