@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from codsa_ray.blame import why
 from codsa_ray.contracts import FittedGenerator, Generator, Progress
 from codsa_ray.errors import PLUGIN_FAILURES, DamagedError, InternalError
 from codsa_ray.fitdata import FitData
@@ -170,13 +171,17 @@ def fit_jobs(job: Job, rows: Rows, partitions: dict[int, Partition], out: Folder
 
 
 def run_fit(fit: FitJob, data: FitData, device: str) -> str | None:
-    """Fits in this process; returns why it could not, or None."""
+    """Fits in this process; returns why it could not, or None.
+
+    Raises:
+        MachineError: the machine failed; the checkpoints are kept.
+    """
     manifest = fit.manifest
     try:
         fit.generator.fit(data, LocalWorker(fit.folder.make(), device))
         notices = list(getattr(fit.generator.load(fit.folder), "notice", ()))
     except PLUGIN_FAILURES as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return why(error)
     fit.folder.delete(CHECKPOINT)
     manifest.write(rows=int(data.regions.counts.sum()), notices=notices, files=fit.written())
     return None
