@@ -180,8 +180,7 @@ class _Sample:
         X = bench.encode(table, 0)
         if X.ndim != 2 or not np.issubdtype(X.dtype, np.number):
             return f"the learner's encoding is no table of numbers: {X.ndim} dimensions of {X.dtype}"
-        places, folds = rows.fold_of()
-        fold = folds[np.searchsorted(places, table[ROW].to_numpy())].astype(np.int64)
+        fold = rows.folds_of(table[ROW].to_numpy())
         return _Sample(X, group[kept], np.where(fold < rows.folds, fold, -1), labels, UNIT in table.column_names)
 
 
