@@ -33,6 +33,7 @@ from codsa_ray.contracts import Needs, Worker
 from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
+from codsa_ray.hub import unfetched
 from codsa_ray.nn.between_rows import between_rows
 from codsa_ray.nn.causal_base import CausalBase
 from codsa_ray.nn.device import gpu_dtype, one_thread
@@ -173,7 +174,7 @@ class LanguageModel:
             network: nn.Module = fitted._decoder(form, seed=0)
             network.load_state_dict(weights)
         else:
-            base = CausalBase.read(self.base or fitted.base, fitted.lora, device, seed=0)
+            base = CausalBase.read(self.base or unfetched(fitted.base), fitted.lora, device, seed=0)
             form, network = RowsAsText.from_json(meta["form"], base.tokenizer), base.settled(weights, meta["base"])
         network.to(device, getattr(torch, meta["dtype"].removeprefix("torch."))).requires_grad_(False)
         starts = Told.read(folder.read_table("starts.parquet")) if fitted.mode == IMBLLM else None

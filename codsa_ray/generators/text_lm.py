@@ -31,6 +31,7 @@ from codsa_ray.contracts import TABLE_KINDS, Needs, Worker
 from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
+from codsa_ray.hub import unfetched
 from codsa_ray.nn.causal_base import CausalBase
 from codsa_ray.nn.device import gpu_dtype, one_thread
 from codsa_ray.nn.line_drawing import LineDrawing
@@ -168,7 +169,7 @@ class TextLm:
             network = _network(fitted, rows, seed=0)
             network.load_state_dict(weights)
         else:
-            base = CausalBase.read(self.base or fitted.base, fitted.lora, device, seed=0)
+            base = CausalBase.read(self.base or unfetched(fitted.base), fitted.lora, device, seed=0)
             rows = RowProse.from_json(meta["rows"], arrays, base.tokenizer, Prose(base.words, base.size))
             network = base.settled(weights, meta["base"])
         network.to(device, getattr(torch, meta["dtype"].removeprefix("torch."))).requires_grad_(False).eval()
