@@ -79,7 +79,7 @@ class ImageDiffusion:
         rows: rows kept in memory at most; beyond it large regions are thinned.
         evaluations: network evaluations per picture.
         guidance: classifier-free guidance; 1 is none.
-        checkpoint, minutes: steps between checkpoints, and after how long there is one at the next held-out score all the same.
+        checkpoint, minutes: steps between checkpoints, and after how long there is one all the same.
         parts: pieces in which a step works through its pictures, so that it needs the memory of one.
         compiled: torch.compile on GPUs: a minute at the start, for fits and pools that take many.
         block: rows drawn at a time.

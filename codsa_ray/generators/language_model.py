@@ -71,7 +71,7 @@ class LanguageModel:
         drop: chance that the small decoder forgets a value while training.
         held_out: share of each region's rows kept for early stopping; 0 runs all steps.
         rows: rows kept in memory at most; beyond it large regions are thinned and weighted up again.
-        checkpoint, minutes: steps between checkpoints, and after how long there is one at the next held-out score all the same.
+        checkpoint, minutes: steps between checkpoints, and after how long there is one all the same.
         parts: pieces in which a step works through its rows, so that it needs the memory of one.
         sharded: where several workers fit it, weights, average and moments are cut over them (FSDP2) and none holds the model whole but
             for a block at a time: for a base that one GPU could not train. Drawing needs it whole.

@@ -73,7 +73,7 @@ class TextLm:
         held_out: share of each region's rows kept for early stopping and for the gate; 0 runs all steps.
         confidence: share of real texts that pass each gate; 1 refuses nothing but copies.
         rows: rows kept in memory at most; beyond it large regions are thinned.
-        checkpoint, minutes: steps between checkpoints, and after how long there is one at the next held-out score all the same.
+        checkpoint, minutes: steps between checkpoints, and after how long there is one all the same.
         parts: pieces in which a step works through its rows, so that it needs the memory of one.
         sharded: where several workers fit it, weights, average and moments are cut over them (FSDP2): for a base that one GPU could not
             train. Drawing needs it whole.
