@@ -289,13 +289,14 @@ def on_a_full_disk(fault: Fault, out: Path, dice: random.Random, size: int) -> N
 
 
 def with_damage(fault: Fault, out: Path, dice: random.Random, whole: Path) -> None:
-    """A run that has drawn, or that has ended, of which a file is cut short, altered or lost."""
+    """A run that has fitted, that has drawn, or that has ended, of which a file is cut short, altered or lost."""
     shutil.copytree(whole, out)
-    if dice.random() < 0.5:
-        for name in ("search", "verdict.json", "apply", "augmented", "report.json"):
-            path = out / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    file = dice.choice([*sorted(out.glob("pools/*/*")), *4 * sorted(out.glob("augmented/*"))])
+    ends = ("search", "verdict.json", "apply", "augmented", "report.json")
+    for name in dice.choice([(), (), ends, (*ends, "pools")]):
+        path = out / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    fitted = [path for path in sorted(out.glob("fit/*/*/*")) if path.is_file()]
+    file = dice.choice([*sorted(out.glob("pools/*/*")), *4 * sorted(out.glob("augmented/*")), *4 * fitted])
     data, at = file.read_bytes(), 0
     how = dice.choice(["cut short", "altered", "lost"])
     if how == "cut short":

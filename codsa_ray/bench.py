@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -172,21 +173,34 @@ class Bench:
         return np.concatenate([np.ones(len(own)), ratio.weights(others, keys_of(others), power)])
 
     def _held_out(self, fold: int) -> Real:
-        table = self.rows.held_out(fold)
-        keep = self.rows.schema(fold).truth(table) >= 0 if self.classes else np.ones(len(table), dtype=bool)
-        keep &= table[GROUP].to_numpy() >= 0
-        if keep.sum() > self.cap:
-            keep &= hash_rows(table[ROW].to_numpy(), self.rows.seed, "held-out cap") < self._shares(table, keep) * 2.0**64
-        table = table.filter(pa.array(keep))
+        table = self.rows.held_out(fold, self._scored(fold))
         X = self.encoder(fold).encode(table)
         return self._real(fold, table, X, np.ones(len(table)), self._cells(fold, table))
 
-    def _shares(self, table: pa.Table, keep: np.ndarray) -> np.ndarray:
-        """Chance of each row to stay: within a group all rows have the same, so group means keep their value."""
-        group = np.where(keep, table[GROUP].to_numpy(), 0)
-        counts = np.bincount(group[keep], minlength=group.max() + 1)
-        even = self.cap / np.count_nonzero(counts)
-        return np.minimum(1.0, even / np.maximum(counts, 1))[group]
+    def _scored(self, fold: int) -> Callable[[pa.Table], np.ndarray]:
+        """Which held-out rows are: those of known truth and group, large groups thinned where there are more than `cap`."""
+        schema = self.rows.schema(fold)
+
+        def known(table: pa.Table) -> np.ndarray:
+            found: np.ndarray = table[GROUP].to_numpy() >= 0
+            return found & (schema.truth(table) >= 0) if self.classes else found
+
+        if sum(self.rows.counts[fold]) <= self.cap:
+            return known
+        many = len(self.rows.groups.items)
+        blocks = self.rows.blocks(fold, held_out=True)
+        counts = np.sum([np.bincount(block[GROUP].to_numpy()[known(block)], minlength=many) for block in blocks], axis=0)
+        if counts.sum() <= self.cap:
+            return known
+        # Within a group all rows have the same chance to stay, so group means keep their value.
+        chance = np.minimum(1.0, self.cap / np.count_nonzero(counts) / np.maximum(counts, 1))
+
+        def few(table: pa.Table) -> np.ndarray:
+            keep, group = known(table), table[GROUP].to_numpy()
+            hashed = hash_rows(table[ROW].to_numpy(), self.rows.seed, "held-out cap")
+            return keep & (hashed < chance[np.where(keep, group, 0)] * 2.0**64)
+
+        return few
 
     def _cells(self, fold: int, table: pa.Table) -> np.ndarray:
         if not self.classes:

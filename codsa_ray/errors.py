@@ -13,6 +13,7 @@ CodsaError                     every error this package raises on purpose
     ShortOfRows                a generator that could not draw what was asked
     CandidateError             one candidate's fit went wrong; the search lists it and goes on
     PluginError                a plug-in that breaks its contract
+  MachineError       exit 1    the machine lacks memory, room or a working device, in a plug-in's own code
   DamagedError       exit 1    a file of the run folder that is not as it was written
   OutOfTime          exit 3    the hours that the run was given are over; the same command goes on
 """
@@ -91,6 +92,10 @@ class PluginError(InternalError):
     """A plug-in breaks its contract."""
 
 
+class MachineError(CodsaError):
+    """The machine failed in a plug-in's own code: no plug-in's failure, and nothing that is kept; the same command goes on."""
+
+
 class DamagedError(CodsaError):
     """A file of the run folder is not as it was written; the same command makes it anew."""
 
@@ -103,5 +108,5 @@ class OutOfTime(CodsaError):
 
 # What a plug-in's own code may fail with: it is listed with the reason and the run goes on. What the machine fails with (OSError,
 # MemoryError), a damaged file or a store out of reach (InputError, FolderError) is none of these: the run stops, and the same command
-# goes on from there.
+# goes on from there. Libraries tell of the machine in a RuntimeError or a ValueError too: whoever catches these asks blame.py.
 PLUGIN_FAILURES = (SchemaError, GroupError, SettingError, InternalError, ValueError, ArithmeticError, LookupError, TypeError, RuntimeError)

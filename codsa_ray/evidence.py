@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from codsa_ray.basis import Basis
 from codsa_ray.bench import Bench
+from codsa_ray.blame import why
 from codsa_ray.errors import PLUGIN_FAILURES, CandidateError
 from codsa_ray.fitdata import REGION, ROW
 from codsa_ray.folder import Folder
@@ -125,7 +126,7 @@ def gather(bench: Bench, generators: Sequence[str]) -> Evidence:
     try:
         sample = _Sample.of(bench)
     except PLUGIN_FAILURES as error:
-        return Evidence(reason=f"rows could not be encoded: {type(error).__name__}: {error}")
+        return Evidence(reason=f"rows could not be encoded: {why(error)}")
     if isinstance(sample, str):
         return Evidence(reason=sample)
     pairs = _pairs(bench, sample)
@@ -179,8 +180,7 @@ class _Sample:
         X = bench.encode(table, 0)
         if X.ndim != 2 or not np.issubdtype(X.dtype, np.number):
             return f"the learner's encoding is no table of numbers: {X.ndim} dimensions of {X.dtype}"
-        places, folds = rows.fold_of()
-        fold = folds[np.searchsorted(places, table[ROW].to_numpy())].astype(np.int64)
+        fold = rows.folds_of(table[ROW].to_numpy())
         return _Sample(X, group[kept], np.where(fold < rows.folds, fold, -1), labels, UNIT in table.column_names)
 
 
@@ -323,7 +323,7 @@ def _drawn(bench: Bench, generator: str, rare: list[int], labels: np.ndarray, no
             for g in rare:
                 found[fold, g] = bench.encode(table.filter(pa.array((group == g) & (truth == labels[g]))), 0)
         except PLUGIN_FAILURES as error:
-            notes.append(f"{generator}: fold {fold}'s rows could not be encoded: {type(error).__name__}: {error}")
+            notes.append(f"{generator}: fold {fold}'s rows could not be encoded: {why(error)}")
     return found
 
 

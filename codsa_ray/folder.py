@@ -23,6 +23,7 @@ from codsa_ray.filesystem import filesystem_of, is_remote, open_file, shown, tol
 COMPRESSION = "zstd"
 TEMPORARY = ".tmp-"
 READS = 10  # of an object that is replaced while it is read
+PIECE = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,13 @@ class Folder:
         """Bytes of each file directly inside, by name; empty when the folder is not there."""
         return {info.base_name: info.size for info in self._inside() if info.type == pafs.FileType.File}
 
+    def all_sizes(self) -> dict[str, int]:
+        """Bytes of each file inside, and of those in its folders by their path from here; half-written ones are left out."""
+        with self._at() as (filesystem, path):
+            found = filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True))
+            whole = [info for info in found if info.type == pafs.FileType.File and not info.base_name.startswith(TEMPORARY)]
+            return {info.path[len(path.rstrip("/")) + 1 :]: info.size for info in sorted(whole, key=lambda info: info.path)}
+
     def _inside(self) -> list[pafs.FileInfo]:
         with self._at() as (filesystem, path):
             return list(filesystem.get_file_info(pafs.FileSelector(path, allow_not_found=True)))
@@ -159,6 +167,12 @@ class Folder:
         raise FolderError(
             f"{name} in {self.shown} as large as its store says", f"other bytes {READS} times", "end what writes there, and run again"
         )
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """The bytes of one file, PIECE at a time."""
+        with self._at(name) as (filesystem, path), open_file(filesystem, path) as file:
+            while piece := file.read(PIECE):
+                yield bytes(piece)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes JSON, keys sorted, so that equal values are equal bytes; NaN and infinity are no JSON and raise ValueError."""

@@ -214,7 +214,7 @@ def _decided(
 
 def _fit(job: Job, rows: Rows, partitions: dict[int, Partition], out: Folder, mark: str, clock: Clock) -> Fitted:
     jobs = fit_jobs(job, rows, partitions, out, mark)
-    kept = all(fit.manifest.read() for fit in jobs)
+    kept = all(fit.kept for fit in jobs)
     fitted = fit_all(job, rows, partitions, jobs, source_of(job, rows), clock.progress)
     count = int(sum(partitions[fit.fold].of_generator(fit.share).regions.counts.sum() for fit in jobs))
     clock.tick("fit", count, count, kept)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from codsa_ray.errors import SettingError
+from codsa_ray.hub import unfetched
 from codsa_ray.seeds import fingerprint
 
 FOLDERS = ("generators", "strata", "allocators", "learners")
@@ -94,10 +95,12 @@ def restore(folder: str, name: str, settings: dict[str, Any]) -> Any:
     """An instance from what a run folder stored: the name is looked up among the package's own files, never imported.
 
     Raises:
-        SettingError: the name is not one of the package's.
+        SettingError: the name is not one of the package's, or the base is a hub's that is not on this machine.
     """
     if name not in names(folder) or hasattr(_class(folder, name), "parse"):
         # A plug-in that parses takes an import path: that may come from the command line only.
         raise SettingError(f"one of the package's {folder}", repr(name), "the run used a plug-in of its own: use the Python API")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    if values.get("base") is not None:
+        unfetched(str(values["base"]))
     return _class(folder, name)(**values)

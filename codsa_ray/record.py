@@ -1,6 +1,7 @@
 """Records: rows, size and checksum of a file as it was written, held against it when it is read; knows no stage."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,10 +16,10 @@ DIGEST_BYTES = 16
 
 @dataclass(frozen=True)
 class Record:
-    """One file of rows.
+    """One file.
 
     Args:
-        rows: how many. size: bytes.
+        rows: how many; 0 where it holds something else. size: bytes.
         blake2b: hex digest of the bytes.
         pictures: hex digest of the files of pictures that it names; "" where it names none.
     """
@@ -30,15 +31,18 @@ class Record:
 
     def fits(self, data: bytes) -> bool:
         """True for the bytes that were written."""
-        return len(data) == self.size and _digest(data) == self.blake2b
+        return len(data) == self.size and _digest([data]) == self.blake2b
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+def _digest(pieces: Iterable[bytes]) -> str:
+    found = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    for piece in pieces:
+        found.update(piece)
+    return found.hexdigest()
 
 
 def write_recorded(folder: Folder, name: str, table: pa.Table, pictures: str = "") -> Record:
@@ -51,7 +55,7 @@ def write_recorded(folder: Folder, name: str, table: pa.Table, pictures: str = "
 def write_recorded_bytes(folder: Folder, name: str, data: bytes, rows: int, pictures: str = "") -> Record:
     """Writes one file of rows in any format."""
     folder.write_bytes(name, data)
-    return Record(rows, len(data), _digest(data), pictures)
+    return Record(rows, len(data), _digest([data]), pictures)
 
 
 def read_recorded(folder: Folder, name: str, record: Record | None, columns: list[str] | None = None) -> pa.Table:
@@ -67,6 +71,25 @@ def read_recorded(folder: Folder, name: str, record: Record | None, columns: lis
         raise DamagedError(f"{name} in {folder.shown}: wanted {wanted}; got {got}; run again, it is made anew")
     with pq.ParquetFile(pa.BufferReader(data)) as file:
         return file.read(columns=columns)
+
+
+def records_of(folder: Folder) -> dict[str, Record]:
+    """What every file in the folder, and in folders inside it, is now."""
+    return {name: Record(0, size, _digest(folder.pieces(name))) for name, size in folder.all_sizes().items()}
+
+
+def check_recorded(folder: Folder, records: dict[str, Record]) -> None:
+    """Reads every file of `records_of`, a piece at a time.
+
+    Raises:
+        DamagedError: one is not as it was written, or is not there.
+    """
+    sizes = folder.all_sizes()
+    for name, record in records.items():
+        size = sizes.get(name)
+        if size != record.size or _digest(folder.pieces(name)) != record.blake2b:
+            got = "none" if size is None else f"{size} bytes{', altered' if size == record.size else ''}"
+            raise DamagedError(f"{name} in {folder.shown}: wanted {record.size} bytes, as written; got {got}; run again, it is made anew")
 
 
 def as_recorded(folder: Folder, name: str, record: Record) -> bool:

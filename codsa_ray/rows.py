@@ -73,13 +73,16 @@ class Rows:
         counts = np.array(self.counts, dtype=np.int64)
         return np.asarray(counts[:-1].sum(axis=0) - (counts[fold] if fold >= 0 else 0))
 
-    def fold_of(self) -> tuple[np.ndarray, np.ndarray]:
-        """(positions ascending, the fold that holds each out) of all training rows; a row that is never held out has `folds` or more."""
-        place = np.concatenate([(self.folder / "rows").read_table(part, [ROW])[ROW].to_numpy() for part in self.parts])
-        fold = np.concatenate([(self.folder / self.split).read_table(part, [FOLD])[FOLD].to_numpy() for part in self.parts])
-        order = np.argsort(place, kind="stable")
-        order = order[fold[order] >= 0]
-        return place[order], fold[order].astype(np.int64)
+    def folds_of(self, positions: np.ndarray) -> np.ndarray:
+        """(n,) int64 the fold that holds each of these training rows out; `folds` or more for one that is never held out."""
+        order, found = np.argsort(positions), np.full(len(positions), FINAL, dtype=np.int64)
+        ordered = positions[order]
+        for part in self.parts:
+            place = (self.folder / "rows").read_table(part, [ROW])[ROW].to_numpy()
+            mine = np.flatnonzero(np.isin(place, ordered))
+            fold = (self.folder / self.split).read_table(part, [FOLD])[FOLD].to_numpy()
+            found[order[np.searchsorted(ordered, place[mine])]] = fold[mine]
+        return found
 
     def blocks(self, fold: int, held_out: bool) -> Iterator[pa.Table]:
         """Canonical rows of the fold with `_row` and `_group`."""
@@ -101,9 +104,11 @@ class Rows:
                 table = table.append_column(name, column)
             yield table
 
-    def held_out(self, fold: int) -> pa.Table:
-        """The fold's held-out rows (the test rows for FINAL): the one place where they are read."""
-        return pa.concat_tables(self.blocks(fold, held_out=True)).combine_chunks()
+    def held_out(self, fold: int, keep: Callable[[pa.Table], np.ndarray] | None = None) -> pa.Table:
+        """The fold's held-out rows (the test rows for FINAL), or those of them to `keep`: the one place where they are scored from."""
+        blocks = self.blocks(fold, held_out=True)
+        kept = blocks if keep is None else (block.filter(pa.array(keep(block))) for block in blocks)
+        return pa.concat_tables(kept).combine_chunks()
 
     def unseen(self, fold: int, regions: Regions, rule: StrataRule, cap: int) -> pa.Table:
         """About `cap` of the fold's held-out rows at most, with `_region`, small regions kept whole; those in no region are left out."""

@@ -60,6 +60,47 @@ def test_a_damaged_shard_is_drawn_again(finished: Report, here: None, tmp_path: 
 
 
 @pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("name", ["trees.json", "trees.safetensors"])
+def test_a_damaged_fit_is_fitted_again_and_is_no_generators_failure(
+    finished: Report, here: None, tmp_path: Path, name: str, harm: Callable[[Path], None]
+) -> None:
+    """What its size shows is found before it is used; what only its bytes show ends the run, and the next one fits it."""
+    out = copied(finished, tmp_path)
+    Folder(str(out)).delete("pools")
+    file = sorted((out / "fit").glob(f"*/0-*/{name}"))[0]
+    whole = file.read_bytes()
+    harm(file)
+    job = runs.job(finished.facts["job"]["data"], out)
+    if harm is altered:
+        with pytest.raises(DamagedError, match=name):
+            run(job)
+    report = run(job)
+    assert file.read_bytes() == whole
+    assert same(out, finished)
+    assert report.verdict == finished.verdict
+
+
+def test_a_fit_whose_mark_is_cut_short_is_fitted_again(finished: Report, here: None, tmp_path: Path) -> None:
+    out = copied(finished, tmp_path)
+    mark = sorted((out / "fit").glob(f"*/0-*/{MANIFEST}"))[0]
+    cut_short(mark)
+    run(runs.job(finished.facts["job"]["data"], out))
+    assert "files" in Folder(str(mark.parent)).read_json(MANIFEST)
+    assert same(out, finished)
+
+
+def test_a_fit_of_a_version_that_kept_no_sums_is_taken_as_it_is(finished: Report, here: None, tmp_path: Path) -> None:
+    out = copied(finished, tmp_path)
+    Folder(str(out)).delete("pools")
+    for mark in (out / "fit").glob(f"*/*/{MANIFEST}"):
+        place = Folder(str(mark.parent))
+        place.write_json(MANIFEST, {key: value for key, value in place.read_json(MANIFEST).items() if key != "files"})
+    report = run(runs.job(finished.facts["job"]["data"], out))
+    assert {stage["name"]: stage["reused"] for stage in report.facts["stages"]}["fit"]
+    assert same(out, finished)
+
+
+@pytest.mark.parametrize("harm", HARMS)
 def test_a_damaged_file_of_the_data_set_is_written_again(
     finished: Report, here: None, tmp_path: Path, harm: Callable[[Path], None]
 ) -> None:

@@ -3,12 +3,12 @@ import pickle
 import pytest
 
 from codsa_ray import errors
-from codsa_ray.errors import PLUGIN_FAILURES, CodsaError, DamagedError, InternalError, OutOfTime, UserError
+from codsa_ray.errors import PLUGIN_FAILURES, CodsaError, DamagedError, InternalError, MachineError, OutOfTime, UserError
 
 TREE = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
 USER = [error for error in TREE if issubclass(error, UserError)]
 OURS = [error for error in TREE if issubclass(error, InternalError)]
-NEITHER = {DamagedError, OutOfTime}
+NEITHER = {DamagedError, MachineError, OutOfTime}
 
 
 def test_the_tree_has_one_root_and_every_error_a_side() -> None:
@@ -35,7 +35,7 @@ def test_the_users_mistakes_exit_with_two_and_say_what_to_do(error: type[UserErr
     assert (raised.wanted, raised.do) == ("a file", "name a file")
 
 
-def test_a_damaged_file_and_a_clock_are_no_plugins_failure() -> None:
+def test_a_damaged_file_the_machine_and_a_clock_are_no_plugins_failure() -> None:
     assert not any(issubclass(error, PLUGIN_FAILURES) for error in NEITHER)
     assert all(issubclass(error, PLUGIN_FAILURES) for error in OURS)
 

@@ -144,13 +144,16 @@ def test_the_gradient_of_parts_is_that_of_their_mean(tmp_path: Path) -> None:
     assert trained.history[0][1] == pytest.approx(float(off.square().mean()), rel=1e-6)
 
 
-def test_minutes_make_a_checkpoint_at_the_next_check_and_steps_do_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minutes_make_a_checkpoint_at_the_step_they_end_with_and_steps_do_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seconds = iter(range(0, 10_000, 60))
     monkeypatch.setattr(loop, "monotonic", lambda: next(seconds))
     worker = Mortal(Folder(str(tmp_path)))
-    # A clock that goes on a minute each time it is read, which it is at the start, at each check and at each checkpoint.
-    train(network(), loss, score, replace(SETTINGS, checkpoint=35, minutes=2.0), worker, 1)
-    assert worker.saved == [20, 35, 50]
+    # A clock that goes on a minute each time it is read, which it is at the start, at each step without another reason to save and at
+    # each checkpoint. Scores are ten steps apart.
+    train(network(), loss, score, replace(SETTINGS, steps=36, checkpoint=15, minutes=7.0), worker, 1)
+    assert worker.saved == [7, 14, 15, 22, 29, 30]
 
 
 def test_bfloat16_multiplies_in_it_and_keeps_float32_weights(tmp_path: Path) -> None:

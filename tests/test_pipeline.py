@@ -242,9 +242,9 @@ def watched(ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Report
     place, reads = tmp_path_factory.mktemp("watched"), []
     held_out = Rows.held_out
 
-    def counted(rows: Rows, fold: int) -> pa.Table:
+    def counted(rows: Rows, fold: int, *keep: Any) -> pa.Table:
         reads.append(fold)
-        return held_out(rows, fold)
+        return held_out(rows, fold, *keep)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("codsa_ray.stages.fit._run", runs.fits_here)

@@ -15,8 +15,9 @@ from codsa_ray.learners.forest import Forest
 from codsa_ray.learners.logistic import Logistic
 from codsa_ray.learners.mlp import Mlp
 from codsa_ray.pipeline import run
+from codsa_ray.report.facts import _thinned
 from codsa_ray.rows import FINAL
-from codsa_ray.seeds import seed_of
+from codsa_ray.seeds import hash_rows, seed_of
 from codsa_ray.shipped import fit_weights, real_weights
 from codsa_ray.stages import search
 from codsa_ray.trial import Mix, mixes, run_trial
@@ -205,6 +206,18 @@ def test_beyond_the_cap_small_regions_stay_whole_and_weights_make_up_for_the_res
     held = capped.held_out(0)
     assert len(held.y) < len(bench.held_out(0).y)
     assert set(held.weight) == {1.0}
+
+
+def test_held_out_rows_beyond_the_cap_are_thinned_as_they_are_read_and_the_report_says_so(bench: Bench) -> None:
+    capped, whole = replace(bench, cap=30, memory={}), bench.held_out(0)
+    counts = np.bincount(whole.group)
+    chance = np.minimum(1, 30 / np.count_nonzero(counts) / np.maximum(counts, 1))
+    kept = whole.row[hash_rows(whole.row, bench.rows.seed, "held-out cap") < chance[whole.group] * 2.0**64]
+    assert capped.rows.held_out(0, capped._scored(0))["_row"].to_pylist() == kept.tolist()
+    assert np.array_equal(capped.held_out(0).row, kept)
+    assert 0 < len(kept) < len(whole.row)
+    assert _thinned(bench) == []
+    assert _thinned(capped)[0].startswith("scores are of at most 30 held-out rows a fold and as many test rows: ")
 
 
 def test_the_offset_of_known_groups_is_cell_by_cell(bench: Bench) -> None:

@@ -155,7 +155,7 @@ def test_a_fit_that_fails_or_would_take_too_long_is_said_not_raised(
 
     monkeypatch.setattr(Refits, "_fit", fails)
     broken = replace(scored, judged=Folder(str(tmp_path / "broken")), memory={})
-    assert tradeoff(broken, facts.bench) == {"skipped": "a fit failed: the fit diverged"}
+    assert tradeoff(broken, facts.bench) == {"skipped": "a fit failed: CandidateError: the fit diverged"}
 
 
 def test_resampling_keeps_groups_and_the_real_and_synthetic_rows_of_each_apart() -> None:

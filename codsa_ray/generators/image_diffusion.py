@@ -38,6 +38,7 @@ from codsa_ray.contracts import TABLE_KINDS, Needs, Worker
 from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import REGION, FitData, known_share
 from codsa_ray.folder import Folder
+from codsa_ray.hub import unfetched
 from codsa_ray.nn.beside_picture import BesidePictures
 from codsa_ray.nn.device import gpu_dtype, one_thread
 from codsa_ray.nn.noising import Edm
@@ -84,7 +85,7 @@ class ImageDiffusion:
         rows: rows kept in memory at most; beyond it large regions are thinned.
         evaluations: network evaluations per picture.
         guidance: classifier-free guidance; 1 is none.
-        checkpoint, minutes: steps between checkpoints, and after how long there is one at the next held-out score all the same.
+        checkpoint, minutes: steps between checkpoints, and after how long there is one all the same.
         parts: pieces in which a step works through its pictures, so that it needs the memory of one.
         compiled: torch.compile on GPUs: a minute at the start, for fits and pools that take many.
         block: rows drawn at a time.
@@ -187,7 +188,7 @@ class ImageDiffusion:
         meta, arrays = folder.read_json("pictures.json"), folder.read_arrays("network.safetensors")
         weights = {name[8:]: torch.from_numpy(array) for name, array in arrays.items() if name.startswith("network/")}
         fitted, device = ImageDiffusion(**meta["settings"]), "cuda" if self.gpus else "cpu"
-        base = fitted._base(self.base or fitted.base, meta["texts"], device)
+        base = fitted._base(self.base or (fitted.base and unfetched(fitted.base)), meta["texts"], device)
         if base is not None and base.mark != meta["base"]:
             raise SettingError("the base that was tuned", "one with other weights", "put back the base as it was, or fit again")
         beside = BesidePictures.read(folder, meta["beside"], arrays)

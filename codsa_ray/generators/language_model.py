@@ -33,6 +33,7 @@ from codsa_ray.contracts import Needs, Worker
 from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
+from codsa_ray.hub import unfetched
 from codsa_ray.nn.between_rows import between_rows
 from codsa_ray.nn.causal_base import CausalBase
 from codsa_ray.nn.device import gpu_dtype, one_thread
@@ -70,7 +71,7 @@ class LanguageModel:
         drop: chance that the small decoder forgets a value while training.
         held_out: share of each region's rows kept for early stopping; 0 runs all steps.
         rows: rows kept in memory at most; beyond it large regions are thinned and weighted up again.
-        checkpoint, minutes: steps between checkpoints, and after how long there is one at the next held-out score all the same.
+        checkpoint, minutes: steps between checkpoints, and after how long there is one all the same.
         parts: pieces in which a step works through its rows, so that it needs the memory of one.
         sharded: where several workers fit it, weights, average and moments are cut over them (FSDP2) and none holds the model whole but
             for a block at a time: for a base that one GPU could not train. Drawing needs it whole.
@@ -173,7 +174,7 @@ class LanguageModel:
             network: nn.Module = fitted._decoder(form, seed=0)
             network.load_state_dict(weights)
         else:
-            base = CausalBase.read(self.base or fitted.base, fitted.lora, device, seed=0)
+            base = CausalBase.read(self.base or unfetched(fitted.base), fitted.lora, device, seed=0)
             form, network = RowsAsText.from_json(meta["form"], base.tokenizer), base.settled(weights, meta["base"])
         network.to(device, getattr(torch, meta["dtype"].removeprefix("torch."))).requires_grad_(False)
         starts = Told.read(folder.read_table("starts.parquet")) if fitted.mode == IMBLLM else None

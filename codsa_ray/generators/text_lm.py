@@ -34,6 +34,7 @@ from codsa_ray.contracts import TABLE_KINDS, Needs, Worker
 from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
+from codsa_ray.hub import unfetched
 from codsa_ray.nn.causal_base import CausalBase
 from codsa_ray.nn.device import gpu_dtype, one_thread
 from codsa_ray.nn.line_drawing import LineDrawing
@@ -78,7 +79,7 @@ class TextLm:
         held_out: share of each region's rows kept for early stopping and for the gate; 0 runs all steps.
         confidence: share of real texts that pass each gate; 1 refuses nothing but copies.
         rows: rows kept in memory at most; beyond it large regions are thinned.
-        checkpoint, minutes: steps between checkpoints, and after how long there is one at the next held-out score all the same.
+        checkpoint, minutes: steps between checkpoints, and after how long there is one all the same.
         parts: pieces in which a step works through its rows, so that it needs the memory of one.
         pretrain: steps at most on a source's texts, where there is one; 0 leaves it out, as does a sharded fit.
         tune: share of the rate at which the rows themselves then teach.
@@ -188,7 +189,7 @@ class TextLm:
             network = _network(fitted, rows, seed=0)
             network.load_state_dict(weights)
         else:
-            base = CausalBase.read(self.base or fitted.base, fitted.lora, device, seed=0)
+            base = CausalBase.read(self.base or unfetched(fitted.base), fitted.lora, device, seed=0)
             rows = RowProse.from_json(meta["rows"], arrays, base.tokenizer, Prose(base.words, base.size))
             network = base.settled(weights, meta["base"])
         network.to(device, getattr(torch, meta["dtype"].removeprefix("torch."))).requires_grad_(False).eval()

@@ -6,7 +6,6 @@ without a network.
 
 import logging
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +17,10 @@ from safetensors import SafetensorError
 from torch import nn
 
 from codsa_ray.errors import SettingError
+from codsa_ray.hub import NAME
 from codsa_ray.nn.tuned import mark
 
 CAUSAL, ENCODER = "a causal language model", "a text encoder"
-NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
-"""Of a model of the hub."""
 PROBE = ((1, 2, 3), (1, 2, 4))
 """Tokens of two texts that differ in the last: a causal model says the same of both up to there."""
 CLOSE = 1e-5

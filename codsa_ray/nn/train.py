@@ -25,6 +25,8 @@ from codsa_ray.nn.shards import Saved
 from codsa_ray.nn.weights import Weights, packed_moments, unpack_moments
 from codsa_ray.seeds import seed_of
 
+LOOK = 5
+"""Steps between two looks that several processes take at their clocks: each look waits for all of them."""
 Loss = Callable[[nn.Module, torch.Generator], Tensor]
 """(wrapped module, generator of the step) -> this rank's mean loss."""
 Score = Callable[[nn.Module], float]
@@ -43,8 +45,8 @@ class Training:
         every: steps between held-out scores.
         patience: held-out scores without a new best before the fit stops.
         checkpoint: steps between checkpoints.
-        minutes: after so many since the last one there is a checkpoint at the next held-out score. All processes go by the mean of
-            their clocks, which count from their own last checkpoint and so need not agree on the time.
+        minutes: after so many since the last one there is a checkpoint; one process looks at every step, several at every LOOKth and
+            by the mean of their clocks, which count from their own last checkpoint and so need not agree on the time.
         parts: losses of which a step takes the mean, one after the other: the batch of `parts` losses in the memory of one.
         dtype: bfloat16 multiplies in it (autocast) while weights, average and moments stay float32; float32 leaves losses as they are.
         slower: (start of parameter names, their share of the rate): layers that knew something before learn slower (Howard & Ruder 2018).
@@ -123,16 +125,15 @@ def train(module: nn.Module, loss: Loss, score: Score | None, settings: Training
     if settings.untrained and score is not None and not state.history:
         with torch.no_grad(), _fast(weights, settings):
             value = loss(wrapped, _drawing(seed, "start", 0))
-        _check(state, weights, value, score, settings, worker, 0.0)
+        _check(state, weights, value, score, settings, worker)
     saved = monotonic()
     while state.step < settings.steps and state.stale < settings.patience:
         value = _advance(wrapped, weights, loss, optimizer, state.step, settings, seed)
         weights.follow(min(settings.average, (1 + state.step) / (10 + state.step)))
         state.step += 1
-        due = state.step % settings.checkpoint == 0
         if state.step % settings.every == 0 or state.step == settings.steps:
-            minutes = _check(state, weights, value, score, settings, worker, (monotonic() - saved) / 60)
-            due = due or minutes >= settings.minutes
+            _check(state, weights, value, score, settings, worker)
+        due = state.step % settings.checkpoint == 0 or _late(state.step, saved, settings, value)
         if due and state.step < settings.steps:
             worker.save(state.step, *_packed(state, weights, optimizer, worker.rank == 0))
             saved = monotonic()
@@ -180,18 +181,35 @@ def _advance(
     return torch.stack(values).mean()
 
 
-def _check(state: State, weights: Weights, value: Tensor, score: Score | None, settings: Training, worker: Worker, minutes: float) -> float:
-    """Scores, notes and tells; returns the mean over processes of the minutes since their last checkpoint."""
+def _late(step: int, saved: float, settings: Training, near: Tensor) -> bool:
+    """Whether it is `minutes` since the last checkpoint; of several processes all say the same."""
+    if _several() and step % LOOK:
+        return False
+    minutes = (monotonic() - saved) / 60
+    return (_mean([minutes], near)[0] if _several() else minutes) >= settings.minutes
+
+
+def _several() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+
+
+def _mean(values: list[float], near: Tensor) -> list[float]:
+    """Over ranks, so that all of them stop and save at the same step whatever their hardware rounds to and their clocks show."""
+    told = torch.tensor(values, dtype=torch.float64, device=near.device)
+    if _several():
+        torch.distributed.all_reduce(told)
+        told /= torch.distributed.get_world_size()
+    found: list[float] = told.tolist()
+    return found
+
+
+def _check(state: State, weights: Weights, value: Tensor, score: Score | None, settings: Training, worker: Worker) -> None:
+    """Scores, notes and tells."""
     held_out = float("nan")
     if score is not None:
         with weights.averaged() as module, torch.no_grad(), _fast(weights, settings):
             held_out = score(module)
-    # Averaged over ranks, so that all of them stop and save at the same step whatever their hardware rounds to and their clocks show.
-    told = torch.tensor([float(value), held_out, minutes], dtype=torch.float64, device=weights.average[0].device)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(told)
-        told /= torch.distributed.get_world_size()
-    training, held_out, minutes = told.tolist()
+    training, held_out = _mean([float(value), held_out], weights.average[0])
     if not isfinite(training) or (score is not None and not isfinite(held_out)):
         raise FloatingPointError(f"the loss is {training}, held out {held_out}, after {state.step} steps; lower the rate")
     state.history.append([state.step, training, held_out] if score else [state.step, training])
@@ -200,7 +218,6 @@ def _check(state: State, weights: Weights, value: Tensor, score: Score | None, s
         if state.best_score is None or held_out < state.best_score:
             state.stale, state.best_step, state.best_score, state.best = 0, state.step, held_out, weights.averages()
     worker.report(state.step, {"loss": training} | ({"held_out": held_out} if score else {}))
-    return minutes
 
 
 def _packed(state: State, weights: Weights, optimizer: torch.optim.Optimizer, lead: bool) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -154,6 +154,14 @@ def _data(facts: Facts) -> dict[str, Any]:
     }
 
 
+def _thinned(bench: Bench) -> list[str]:
+    rows, cap = bench.rows, bench.cap
+    parts = {"held-out rows a fold": rows.counts[: rows.folds], "test rows": rows.counts[-1:]}
+    large = [name for name, counts in parts.items() if max(map(sum, counts)) > cap]
+    said = f"scores are of at most {cap:,} {' and as many '.join(large)}: large groups are thinned, which moves no group's mean"
+    return [said] if large else []
+
+
 def _notices(facts: Facts) -> list[str]:
     found = [*facts.said, *(f"generator {name} is out: {reason}" for name, reason in facts.failed.items())]
     found += _projected(facts)
@@ -164,6 +172,7 @@ def _notices(facts: Facts) -> list[str]:
         found.append(
             f"the search saw at most {facts.bench.cap:,} training rows a fold: small regions whole, large ones thinned and weighted up"
         )
+    found += _thinned(facts.bench)
     if facts.plan.size:
         of = "all training rows" if facts.shipped.share == 1 else f"a share {facts.shipped.share:g} of the training rows (`_weight` 0)"
         found.append(f"the rows written come from generators fitted on {of}: no score judged those rows, only their like")

@@ -8,6 +8,7 @@ import numpy as np
 
 from codsa_ray.audit.tradeoff import generation_bias, magnitude, mismatch
 from codsa_ray.bench import Bench
+from codsa_ray.blame import why
 from codsa_ray.candidates import Candidate
 from codsa_ray.errors import PLUGIN_FAILURES
 from codsa_ray.plan import Plan
@@ -108,7 +109,7 @@ def _fits(refits: Refits, pilot: Candidate, candidate: Candidate, designs: list[
     try:
         return {"groups": refits.shifts(pilot, widest), "fits": [refits.variance(design) for design in designs]}
     except PLUGIN_FAILURES as error:
-        return {"skipped": f"a fit failed: {' '.join(str(error).split())}"}
+        return {"skipped": f"a fit failed: {why(error)}"}
 
 
 def _plan(bench: Bench, candidate: Candidate) -> Plan:

@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from codsa_ray.contracts import Generator, Progress
-from codsa_ray.errors import PLUGIN_FAILURES, InternalError
+from codsa_ray.blame import why
+from codsa_ray.contracts import FittedGenerator, Generator, Progress
+from codsa_ray.errors import PLUGIN_FAILURES, DamagedError, InternalError
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job, plain
-from codsa_ray.manifest import Manifest
+from codsa_ray.manifest import MANIFEST, Manifest
 from codsa_ray.partition import Partition
 from codsa_ray.plugins import identity, name_of
+from codsa_ray.record import Record, check_recorded, records_of
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.seeds import fingerprint
 from codsa_ray.stages.cluster import RETRIES, plain_error
@@ -89,6 +91,40 @@ class FitJob:
         """Identity of the fitted folder: part of every pool's key."""
         return self.manifest.fingerprint
 
+    def written(self) -> dict[str, Any]:
+        """What its files are now: for its mark."""
+        return {name: record.to_json() for name, record in records_of(self.folder).items() if name != MANIFEST}
+
+    @property
+    def kept(self) -> bool:
+        """Finished, with files of the sizes that were written; their bytes are compared on loading."""
+        stored = self.manifest.read()
+        if stored is None:
+            return False
+        records, sizes = _records(stored), self.folder.all_sizes() if "files" in stored else {}
+        return all(sizes.get(name) == record.size for name, record in records.items())
+
+    def load(self) -> FittedGenerator:
+        """The fitted generator, of files that are as they were written.
+
+        Raises:
+            DamagedError: one is not; the completion mark was taken away, so that a run which goes on fits it again.
+        """
+        stored = self.manifest.read()
+        if stored is None:
+            raise DamagedError(f"fit {self.name}: wanted a finished one; got one without its mark; run again, it is made anew")
+        try:
+            check_recorded(self.folder, _records(stored))
+        except DamagedError:
+            self.manifest.clear()
+            raise
+        return self.generator.load(self.folder)
+
+
+def _records(stored: dict[str, Any]) -> dict[str, Record]:
+    """Of a fit's files; none for one of an earlier version, which is taken as it lies there."""
+    return {name: Record(**value) for name, value in stored.get("files", {}).items()}
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -135,15 +171,19 @@ def fit_jobs(job: Job, rows: Rows, partitions: dict[int, Partition], out: Folder
 
 
 def run_fit(fit: FitJob, data: FitData, device: str) -> str | None:
-    """Fits in this process; returns why it could not, or None."""
+    """Fits in this process; returns why it could not, or None.
+
+    Raises:
+        MachineError: the machine failed; the checkpoints are kept.
+    """
     manifest = fit.manifest
     try:
         fit.generator.fit(data, LocalWorker(fit.folder.make(), device))
         notices = list(getattr(fit.generator.load(fit.folder), "notice", ()))
     except PLUGIN_FAILURES as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return why(error)
     fit.folder.delete(CHECKPOINT)
-    manifest.write(rows=int(data.regions.counts.sum()), notices=notices)
+    manifest.write(rows=int(data.regions.counts.sum()), notices=notices, files=fit.written())
     return None
 
 
@@ -151,7 +191,9 @@ def fit_all(
     job: Job, rows: Rows, partitions: dict[int, Partition], jobs: list[FitJob], source: Related | None, progress: Progress
 ) -> Fitted:
     """Fits what is not fitted yet."""
-    waiting = [fit for fit in jobs if fit.manifest.read() is None]
+    waiting = [fit for fit in jobs if not fit.kept]
+    for fit in waiting:
+        fit.manifest.clear()
     reasons: dict[str, str | None] = {}
     done = len(jobs) - len(waiting)
     if waiting:

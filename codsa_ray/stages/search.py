@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from codsa_ray.bench import Bench
+from codsa_ray.blame import why
 from codsa_ray.candidates import Candidate
 from codsa_ray.contracts import Needs, Progress
-from codsa_ray.errors import PLUGIN_FAILURES, InternalError, OutOfTime, UserError
+from codsa_ray.errors import PLUGIN_FAILURES, InternalError, OutOfTime
 from codsa_ray.folder import Folder
 from codsa_ray.outcomes import Outcome, Pruned, Table, outcome_of, read_outcome, write_outcome, write_truth
 from codsa_ray.pruning import Reference, hopeless, prunable, scored
@@ -67,7 +68,7 @@ def run_candidate(trial: Trial, candidate: Candidate, reference: Reference | Non
             if pruned:
                 break
     except PLUGIN_FAILURES as error:
-        failed = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        failed = why(error)
     outcome = outcome_of(candidate, scores, time.perf_counter() - started, failed, pruned)
     if not outcome.left_out:
         write_truth(trial.folder, scores)
@@ -275,7 +276,7 @@ def _tune(trial: Trial, feed: Feed, workers: int) -> None:
             raise feed.up
         if results.num_errors:
             cause = plain_error(results.errors[0])
-            if isinstance(cause, UserError):
+            if not isinstance(cause, InternalError):
                 raise cause
             last = str(results.errors[0]).strip().splitlines()[-1]
             raise InternalError(f"{results.num_errors} trials died: {last}; run again, finished ones are kept")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from codsa_ray.blame import why
 from codsa_ray.contracts import FittedGenerator, Progress
 from codsa_ray.draw import draw_block
 from codsa_ray.errors import PLUGIN_FAILURES, InternalError, PluginError
@@ -55,7 +56,7 @@ class Drawer:
         try:
             tables, redrawn = self._draw(task)
         except PLUGIN_FAILURES as error:
-            return {"short": f"{type(error).__name__}: {' '.join(str(error).split())}"}
+            return {"short": why(error)}
         table = pa.concat_tables(tables).replace_schema_metadata({REDRAWN: str(redrawn).encode()})
         record = write_recorded(task.folder / task.shard.key.id, task.shard.name, table)
         drew(task.shard.key.generator, record.rows, task.shard.blocks, redrawn, time.perf_counter() - started)
@@ -85,7 +86,7 @@ class Drawer:
 
     def _fitted(self, fit: FitJob) -> FittedGenerator:
         if fit.fit not in self.loaded:
-            self.loaded[fit.fit] = fit.generator.load(fit.folder)
+            self.loaded[fit.fit] = fit.load()
         return self.loaded[fit.fit]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors import safe_open
 
+from codsa_ray.blame import waiting, why
 from codsa_ray.errors import PLUGIN_FAILURES, CodsaError, InternalError
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job
@@ -142,8 +143,10 @@ def _reason(error: Exception, fit: "FitJob") -> str:
     if beyond:
         said = "; ".join(f"rank {rank}: {' '.join(str(failures[rank]).split())[:200]}" for rank in sorted(failures))
         raise InternalError(f"fit {fit.name} failed {1 + FAILURES} times, {said}; run again to go on from its last checkpoint") from error
-    first = failures[min(failures)]
-    return f"{type(first).__name__}: {' '.join(str(first).split())}"
+    # Of those that only waited for another rank, the reason is that one's.
+    first = {rank: failure for rank, failure in failures.items() if not waiting(failure)} or failures
+    reasons = [why(first[rank]) for rank in sorted(first)]
+    return reasons[0]
 
 
 def workers_of(job: Job) -> Workers:
@@ -193,7 +196,7 @@ def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Related | None
         fit.folder.delete("train")
         return reason
     fit.folder.delete("train")
-    manifest.write(rows=int(part.regions.counts.sum()), workers=workers, notices=result.return_value or [])
+    manifest.write(rows=int(part.regions.counts.sum()), workers=workers, notices=result.return_value or [], files=fit.written())
     return None
 
 
