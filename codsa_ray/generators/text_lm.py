@@ -42,7 +42,7 @@ from codsa_ray.nn.row_prose import Prose, RowProse
 from codsa_ray.nn.row_sequences import RowSequences
 from codsa_ray.nn.shards import shard
 from codsa_ray.nn.text_gate import TextGate, evened
-from codsa_ray.nn.text_words import BROKEN
+from codsa_ray.nn.text_words import BROKEN, garbled
 from codsa_ray.nn.train import Score, Training, train
 from codsa_ray.seeds import rng_of, seed_of
 
@@ -151,6 +151,7 @@ class TextLm:
             arrays |= {f"network/{name.removeprefix('network.')}": array for name, array in trained.weights.items()}
             worker.folder.write_arrays("model.safetensors", arrays)
             meta = {"settings": asdict(self), "rows": plain_, "dtype": str(dtype), "base": base.mark if base else ""}
+            meta["garbled"] = [name for name in rows.texts if garbled(learned[name].to_pylist())]
             worker.folder.write_json("rows.json", meta | {"step": trained.step, "history": trained.history})
 
     def load(self, folder: Folder) -> "FittedTextLm":
@@ -176,7 +177,7 @@ class TextLm:
         for place in range(len(rows.texts)):
             mark = f"gate{place}/"
             gates.append(TextGate.from_arrays({name.removeprefix(mark): a for name, a in arrays.items() if name.startswith(mark)}))
-        return FittedTextLm(self, rows, network, tuple(gates))
+        return FittedTextLm(self, rows, network, tuple(gates), frozenset(meta["garbled"]))
 
     def _form(self, data: FitData, learned: pa.Table, held: pa.Table, base: CausalBase | None) -> Form:
         """What rows are told as."""
@@ -236,12 +237,21 @@ def _gates(texts: tuple[str, ...], learned: pa.Table, held: pa.Table, regions: i
 
 @dataclass(frozen=True, eq=False)
 class FittedTextLm:
-    """A trained or tuned model: settings to draw with, what rows are, the network, and a gate for each text column."""
+    """A trained or tuned model.
+
+    Args:
+        settings: to draw with.
+        rows: what they are told as.
+        network: in the dtype it was fitted for.
+        gates: of each text column.
+        garbled: text columns whose training texts hold what bytes that are no text read as.
+    """
 
     settings: TextLm
     rows: Form
     network: nn.Module
     gates: tuple[TextGate, ...]
+    garbled: frozenset[str]
 
     def block(self, region: int, seed: int) -> pa.Table:
         """`settings.block` canonical rows of the region."""
@@ -262,7 +272,7 @@ class FittedTextLm:
             texts: list[Any] = table[name].to_pylist()
             told |= np.array([text is not None for text in texts])
             copies, strange = gate.refused(texts, region)
-            broken = np.array([text is not None and BROKEN in text for text in texts])
+            broken = np.array([name not in self.garbled and text is not None and BROKEN in text for text in texts])
             for reason, rows in ((COPIED, copies), (STRANGE, strange), (UNREADABLE, broken)):
                 found[f"{name!r} {reason}"] = rows
         return evened(found, told)
