@@ -4,6 +4,7 @@ import fnmatch
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -16,12 +17,16 @@ def files(address: str) -> list[pafs.FileInfo]:
     """The files, by path; of a folder all inside it but those whose names start with `_` or `.`; empty when nothing is there.
 
     Raises:
-        InputError: files that keep columns in the names of their folders.
+        InputError: files that keep columns in the names of their folders; names that are not UTF-8.
     """
-    filesystem, path = filesystem_of(address)
-    info = filesystem.get_file_info(path)
-    found = [info] if info.type != pafs.FileType.NotFound else _matching(filesystem, path)
-    inside = {file.path: file for info in found for file in _inside(filesystem, info)}
+    try:
+        filesystem, path = filesystem_of(address)
+        info = filesystem.get_file_info(path)
+        found = [info] if info.type != pafs.FileType.NotFound else _matching(filesystem, path)
+        inside = {file.path: file for info in found for file in _inside(filesystem, info)}
+    except UnicodeError as error:
+        named: Any = getattr(error, "object", address)
+        raise InputError("names of files in UTF-8", ascii(named)[:200], "rename what is named so") from error
     return [inside[path] for path in sorted(inside)]
 
 

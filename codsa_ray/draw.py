@@ -25,7 +25,7 @@ def draw_block(
     region: int,
     seed: int,
     assign: Callable[[pa.Table], np.ndarray] | None = None,
-) -> tuple[pa.Table, int]:
+) -> tuple[pa.Table, Counter[str]]:
     """Draws the generator's block of canonical rows of one region, in schema order.
 
     Args:
@@ -37,31 +37,44 @@ def draw_block(
         assign: table -> (n,) region ids; rows it puts elsewhere are drawn again, as are those that the generator itself refuses.
 
     Returns:
-        (rows, how many rows were dropped and drawn again). The same arguments give the same bytes.
+        (rows, how many rows were dropped and drawn again for which reason, the first of several). The same arguments give the same bytes.
 
     Raises:
         ShortOfRows: TRIES draws were not enough.
         PluginError: the generator left out a column, or drew no row or another number of rows.
     """
-    item, reasons = regions.items[region], Counter[str]()
+    item, redrawn = regions.items[region], Counter[str]()
     kept: list[pa.Table] = []
-    dropped = block = 0
+    block = 0
     for attempt in range(TRIES):
         rows = _completed(fitted.block(region, seed_of(seed, attempt)), schema, item)
         block = block or len(rows)
         if len(rows) != block or not block:
             raise PluginError(f"wanted a block of {block or 'some'} rows of {item.name}; got {len(rows)}; check the generator")
-        broken, why = _broken(rows, schema, fitted, region, assign)
-        reasons.update(why)
-        kept.append(rows.filter(pa.array(~broken)))
-        missing = block - sum(map(len, kept[:-1]))
-        if len(kept[-1]) >= missing:
-            seen = int(np.flatnonzero(~broken)[missing - 1]) + 1
-            return pa.concat_tables(kept).slice(0, block).combine_chunks(), dropped + seen - missing
-        dropped += int(broken.sum())
-    reason = max(reasons, key=lambda key: (reasons[key], key))
+        why = _broken(rows, schema, fitted, region, assign)
+        fine = np.flatnonzero(~_any(why, block))
+        missing = block - sum(map(len, kept))
+        # Rows beyond the last that is needed are nobody's loss.
+        redrawn.update(_first(why, int(fine[missing - 1]) + 1 if len(fine) >= missing else block))
+        kept.append(rows.take(pa.array(fine[:missing])))
+        if len(fine) >= missing:
+            return pa.concat_tables(kept).combine_chunks(), redrawn
+    reason = max(redrawn, key=lambda key: (redrawn[key], key))
     got = sum(map(len, kept))
-    raise ShortOfRows(f"wanted {block} rows of {item.name}; got {got} in {TRIES} tries; mostly {reason} ({reasons[reason]} rows)")
+    raise ShortOfRows(f"wanted {block} rows of {item.name}; got {got} in {TRIES} tries; mostly {reason} ({redrawn[reason]} rows)")
+
+
+def _any(why: dict[str, np.ndarray], rows: int) -> np.ndarray:
+    return np.any([np.zeros(rows, dtype=bool), *why.values()], axis=0)
+
+
+def _first(why: dict[str, np.ndarray], seen: int) -> dict[str, int]:
+    """How many of the first `seen` rows are dropped for which reason, each for the first that it has."""
+    left, found = np.ones(seen, dtype=bool), {}
+    for reason, rows in why.items():
+        found[reason] = int((left & rows[:seen]).sum())
+        left &= ~rows[:seen]
+    return {reason: count for reason, count in found.items() if count}
 
 
 def _completed(rows: pa.Table, schema: Schema, item: Region) -> pa.Table:
@@ -81,17 +94,15 @@ def _completed(rows: pa.Table, schema: Schema, item: Region) -> pa.Table:
 
 def _broken(
     rows: pa.Table, schema: Schema, fitted: FittedGenerator, region: int, assign: Callable[[pa.Table], np.ndarray] | None
-) -> tuple[np.ndarray, dict[str, int]]:
-    """(n,) bool rows to draw again, and how many for which reason; rows that the schema forbids are not assigned."""
-    broken, reasons = schema.violations(rows)
+) -> dict[str, np.ndarray]:
+    """Reason -> (n,) bool rows to draw again for it; rows that the schema forbids are not assigned."""
+    found = schema.broken(rows)
     refused: Any = getattr(fitted, "refused", None)
-    for reason, odd in refused(rows, region).items() if refused else ():
-        if odd.any():
-            broken, reasons = broken | odd, {**reasons, reason: int(odd.sum())}
+    found |= {reason: odd for reason, odd in (refused(rows, region) if refused else {}).items() if odd.any()}
+    broken = _any(found, len(rows))
     if assign is None or broken.all():
-        return broken, reasons
+        return found
     fine = np.flatnonzero(~broken)
-    outside = fine[assign(rows.take(pa.array(fine)) if broken.any() else rows) != region]
-    broken = broken.copy()
-    broken[outside] = True
-    return broken, {**reasons, OUTSIDE: len(outside)}
+    outside = np.zeros(len(rows), dtype=bool)
+    outside[fine] = assign(rows.take(pa.array(fine)) if broken.any() else rows) != region
+    return found | {OUTSIDE: outside}

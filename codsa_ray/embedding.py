@@ -6,7 +6,6 @@ three channels on their leading principal components (Turk & Pentland 1991). Goo
 nothing that reads meaning: a pretrained encoder would, and is not asked for here.
 """
 
-import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +21,8 @@ from codsa_ray.encode import OneHot
 from codsa_ray.errors import PictureError
 from codsa_ray.picture import decoded, encoded, fitted
 from codsa_ray.schema import Schema
+from codsa_ray.words import terms, words
 
-WORD = re.compile(r"\w+")
 SLOTS = 4096
 SIDE = 16
 # A thumbnail is made of at least so many times its sides, where the file can be read so.
@@ -38,13 +37,13 @@ def hashed(texts: Sequence[str | None], slots: int, pairs: bool = False) -> spar
     """(n, slots) float64 how often the words of each text, in small letters, fall into each slot; a null has none.
 
     Args:
-        pairs: two words that follow each other count as a word too.
+        pairs: two words that follow each other count as a word too, as two characters of a script without spaces always do.
     """
     known: dict[str, int] = {}
     starts, places = [0], []
     for text in texts:
-        words = WORD.findall((text or "").lower())
-        for word in [*words, *map(" ".join, pairwise(words))] if pairs else words:
+        said = (text or "").lower()
+        for word in [*(own := words(said)), *map(" ".join, pairwise(own))] if pairs else terms(said):
             if word not in known:
                 known[word] = zlib.crc32(word.encode()) % slots
             places.append(known[word])

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from codsa_ray.errors import PictureError
 
@@ -34,6 +34,9 @@ BROKEN = (
     zlib.error,
     Image.DecompressionBombError,
 )
+# Where a PNG keeps a camera's notes.
+NOTES = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+SIDEWAYS = (5, 6, 7, 8)
 CHECK = "write it again or take it away"
 
 
@@ -42,7 +45,7 @@ class Header:
     """What a picture says of itself before it is decoded.
 
     Args:
-        height, width: pixels as stored, before a camera's orientation is applied.
+        height, width: pixels of the upright picture, as `decoded` gives it.
         format: one of FORMATS (or MPO, JPEG of several pictures).
         mode: pillow's name of its channels (L, RGB, RGBA, P, CMYK, I;16, F, ...).
         animated: it has more than one frame; the first is the one that counts.
@@ -56,7 +59,7 @@ class Header:
 
 
 def header(data: bytes, whole: bool = False) -> Header:
-    """Size and kind of a picture; decodes no pixel, so that its cost does not depend on its size.
+    """Size and kind of a picture; decodes no pixel (but of a PNG with a camera's notes), so that its cost does not depend on its size.
 
     Args:
         whole: decode it all the same, so that one which is cut short or damaged is told.
@@ -67,7 +70,8 @@ def header(data: bytes, whole: bool = False) -> Header:
     with _opened(data) as image:
         if whole:
             image.load()
-        return Header(image.height, image.width, str(image.format), image.mode, bool(getattr(image, "is_animated", False)))
+        height, width = (image.width, image.height) if _lies(image, data) else (image.height, image.width)
+        return Header(height, width, str(image.format), image.mode, bool(getattr(image, "is_animated", False)))
 
 
 def decoded(data: bytes, channels: int | None = None, least: int | None = None) -> np.ndarray:
@@ -166,6 +170,17 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image) or image
     except BROKEN:
         return image
+
+
+def _lies(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Its sides change places where it is turned upright."""
+    # Pillow gives a TIFF's sides upright. A PNG's notes may stand behind its pixels, and pillow decodes all of it to look for them.
+    if image.format == "TIFF" or (image.format == "PNG" and not any(mark in data for mark in NOTES)):
+        return False
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
+    except BROKEN:
+        return False
 
 
 def _plain(image: Image.Image, file: str) -> Image.Image:

@@ -1,5 +1,6 @@
 """Pools: synthetic rows drawn once in full blocks and taken by prefix; knows where blocks lie, not how they are drawn."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -128,6 +129,11 @@ class Pool:
             return {name: Record(**value) for name, value in self.place.read_json(RECORDS).items()}
         except (ValueError, TypeError, AttributeError):
             return {}
+
+    def redrawn(self) -> Counter[str]:
+        """How many rows were dropped and drawn again for which reason, of the shards that lie there."""
+        records = self.records()
+        return sum((Counter(records[shard.name].redrawn) for shard in self.shards if shard.name in records), Counter[str]())
 
     def record(self, written: dict[str, Record]) -> None:
         """Adds to the records."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -22,12 +22,14 @@ class Record:
         rows: how many; 0 where it holds something else. size: bytes.
         blake2b: hex digest of the bytes.
         pictures: hex digest of the files of pictures that it names; "" where it names none.
+        redrawn: of drawn rows, how many others were dropped for which reason.
     """
 
     rows: int
     size: int
     blake2b: str
     pictures: str = ""
+    redrawn: dict[str, int] = field(default_factory=dict, hash=False)
 
     def fits(self, data: bytes) -> bool:
         """True for the bytes that were written."""

@@ -126,12 +126,18 @@ class Schema:
         Raises:
             SchemaError: a column is missing or not canonical.
         """
-        broken, reasons = np.zeros(len(table), dtype=bool), {}
-        for name, wanted, rows in self._broken(table):
-            if rows.any():
-                reasons[f"{name!r} wants {wanted}" if name else f"the constraint {wanted}"] = int(rows.sum())
-                broken |= rows
-        return broken, reasons
+        found = self.broken(table)
+        broken = np.any([*found.values()], axis=0) if found else np.zeros(len(table), dtype=bool)
+        return broken, {reason: int(rows.sum()) for reason, rows in found.items()}
+
+    def broken(self, table: pa.Table) -> dict[str, np.ndarray]:
+        """Reason -> (n,) bool rows that break it, where some do; see `violations`.
+
+        Raises:
+            SchemaError: a column is missing or not canonical.
+        """
+        found = self._broken(table)
+        return {f"{name!r} wants {wanted}" if name else f"the constraint {wanted}": rows for name, wanted, rows in found if rows.any()}
 
     def check(self, table: pa.Table) -> None:
         """Raises SchemaError (column, wanted, got) unless every row of the canonical table is one the schema allows."""

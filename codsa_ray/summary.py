@@ -12,12 +12,15 @@ import pyarrow.compute as pc
 from codsa_ray.errors import SchemaError
 from codsa_ray.seeds import hash_rows
 from codsa_ray.values import PLACES, decoded, plain
+from codsa_ray.words import CHARACTER
 
 SAMPLE = 10_000
 DISTINCT = 100_000
 # Floats are rarely categories, so fewer of their values are worth keeping.
 DISTINCT_FLOATS = 10_000
 DISTINCT_BYTES = 1 << 24
+# Of a script without spaces that are counted as one word more.
+CHARACTERS = 4
 KEY = "codsa_ray summary sample"
 
 
@@ -153,7 +156,8 @@ def _places(values: pa.Array) -> tuple[bool, int | None]:
 def _lengths(values: pa.Array, counts: pa.Array) -> tuple[int, int]:
     if not pa.types.is_string(values.type) or not len(values):
         return 0, 0
-    words = pc.count_substring_regex(values, pattern=r"\S+")
+    alone = pc.divide(pc.count_substring_regex(values, pattern=CHARACTER), CHARACTERS)
+    words = pc.add(pc.count_substring_regex(values, pattern=r"\S+"), alone)
     characters, words = (pc.sum(pc.multiply(part.cast(pa.int64()), counts)).as_py() for part in (pc.utf8_length(values), words))
     return characters, words
 

@@ -61,7 +61,7 @@ def samples(
 
     Raises:
         InputError: no whole tar file; a link, a device, a sparse or oversized member; a name that leads out of its folder; a field twice in
-            a sample; text that is not UTF-8, json that is no object.
+            a sample; a name or text that is not UTF-8, json that is no object or too deep.
     """
     with _explained(where), tarfile.open(fileobj=file, mode="r:" if random else "r|") as tar:
         current, place = None, first - 1
@@ -108,6 +108,11 @@ def _name(member: tarfile.TarInfo, where: str) -> str:
     if member.size > MOST_BYTES:
         got = f"{member.name[:120]!r} of {member.size} in {where}"
         raise InputError(f"members of at most {MOST_BYTES} bytes", got, "take it away")
+    try:
+        member.name.encode()
+    except UnicodeEncodeError as error:
+        # Python keeps such bytes as halves of characters, which no table holds.
+        raise InputError("names in UTF-8", f"{member.name[:120]!r} in {where}", "rename it and pack it again") from error
     return checked(member.name, where)
 
 
@@ -123,7 +128,8 @@ def _add(
 
     def text() -> str:
         try:
-            return bytes_().decode()
+            # Without the mark that some editors put first, as in jsonl.
+            return bytes_().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError("text in UTF-8", f"another byte at offset {error.start} of {name!r} in {where}", "convert it") from error
 
@@ -145,7 +151,7 @@ def _add(
 def _object(text: str, name: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError("json", f"{name!r} in {where}: {error}", "correct it") from error
     if not isinstance(value, dict):
         raise InputError("a json object", f"{type(value).__name__} in {name!r} of {where}", "give every value a name")

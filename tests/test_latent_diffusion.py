@@ -300,6 +300,7 @@ def test_bytes_that_are_no_text_are_refused_and_settings_checked() -> None:
     fitted = TINY.load(learned()[0])
     table = pa.table({"remark": ["fine", f"not {BROKEN}", None]})
     assert [rows.tolist() for reason, rows in fitted.refused(table, 0).items() if UNREADABLE in reason] == [[False, True, False]]
+    assert not any(replace(fitted, garbled=frozenset({"remark"})).refused(table, 0)[f"'remark' {UNREADABLE}"])
     half = pa.table({"remark": ["fine", f"not {BROKEN}", *[None] * 10]})
     refused = np.any([*fitted.refused(half, 0).values()], axis=0)
     assert refused[:2].tolist() == [False, True]

@@ -6,14 +6,19 @@ import zlib
 from contextlib import suppress
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from codsa_ray import picture
+from codsa_ray.column import Column
 from codsa_ray.errors import PictureError
+from codsa_ray.nn.pictures import Frame
 from codsa_ray.picture import MOST_PIXELS, decoded, encoded, fitted, header
+from codsa_ray.pictured import Pictured
+from codsa_ray.schema import Schema
 
 RAMP = np.linspace(0, 255, 48).astype(np.uint8).reshape(4, 12)
 
@@ -137,6 +142,39 @@ def test_a_cameras_orientation_is_applied(turn: int) -> None:
     corner = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}[turn]
     assert found[corner].min() > 200
     assert sum(found[y, x].min() > 200 for y in (0, -1) for x in (0, -1)) == 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_header_says_the_size_of_the_upright_picture(kind: str, turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    data = written(Image.fromarray(colours(20, 40)), kind, exif=exif)
+    found = [header(data, whole) for whole in (False, True)]
+    assert [(one.height, one.width) for one in found] == [decoded(data).shape[:2]] * 2 == [(20, 40) if turn < 5 else (40, 20)] * 2
+
+
+def test_a_note_behind_the_pixels_turns_a_picture_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = written(Image.fromarray(colours(20, 40)), exif=exif)
+    start = data.index(b"eXIf") - 4
+    note = data[start : start + 12 + struct.unpack(">I", data[start : start + 4])[0]]
+    plain = data.replace(note, b"")
+    late = plain[:-12] + note + plain[-12:]
+    assert (header(late).height, header(late).width) == decoded(late).shape[:2] == (40, 20)
+
+
+def test_photographs_that_a_phone_turned_are_learned_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = written(Image.fromarray(colours(20, 40)), "JPEG", exif=exif)
+    frame = Frame.of([data], 64, lambda _: 1, square=False)
+    assert (frame.height, frame.width) == frame.written[:2] == (40, 20)
+    column = Column("photo", "image", "binary")
+    schema = Schema((column, Column("y", "categorical", "string", categories=("a",))), "y", "classification")
+    learned = Pictured.learn(pa.table({"photo": pa.array([data], pa.binary()), "y": ["a"]}), schema, 64)
+    assert (learned.height, learned.width) == (40, 20)
 
 
 def test_an_orientation_that_cannot_be_read_is_none() -> None:

@@ -307,6 +307,25 @@ def test_the_test_rows_are_read_once(watched: tuple[Report, Path, int]) -> None:
     assert watched[2] == 1
 
 
+def test_rows_that_are_drawn_again_are_told_with_the_reason_and_once_more_from_what_is_stored(here: None, tmp_path: Path) -> None:
+    stated = {"constraints": ["age > 40 OR dose < 25"]}
+    keeping: dict[str, Any] = {"generator": ("sequential_trees",), "trials": 1, "schema": stated}
+    rng = np.random.default_rng(0)
+    table = runs.patients()
+    young = np.asarray(table["age"]) <= 40
+    dose = np.where(young, rng.integers(0, 25, len(table)), rng.integers(0, 50, len(table))).astype(float)
+    table = table.set_column(table.column_names.index("dose"), "dose", pa.array(dose))
+    report = run(runs.job(runs.written(tmp_path, table), tmp_path / "run", **keeping))
+    (told,) = report.facts["redrawn"]
+    assert told["reasons"]["the constraint age > 40 OR dose < 25"] > 0
+    files = list((tmp_path / "run" / "pools").glob("*/*.parquet"))
+    assert sum(told["reasons"].values()) == sum(int(pq.read_schema(file).metadata[b"redrawn"]) for file in files)
+    assert told["rows"] == sum(pq.read_metadata(file).num_rows for file in files)
+    total = f"generator {told['generator']}: {sum(told['reasons'].values()):,} rows were drawn again beside the {told['rows']:,} "
+    assert sum(notice.startswith(total) for notice in report.facts["notices"]) == 1
+    assert rewrite_report(str(tmp_path / "run")).facts["redrawn"] == [told]
+
+
 # What goes wrong in one place does not stop the run
 
 

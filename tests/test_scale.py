@@ -94,7 +94,7 @@ def test_a_generator_that_falls_short_is_studied_as_far_as_its_pools_go(
 
     def short(self: synthesize.Drawer, task: synthesize.ShardTask) -> dict[str, object]:
         late = any(segment.start > 0 for segment in task.shard.segments)
-        return {"rows": 0, "redrawn": 0, "short": "ShortOfRows: made up"} if late else drawn(self, task)
+        return {"short": "ShortOfRows: made up"} if late else drawn(self, task)
 
     monkeypatch.setattr(synthesize.Drawer, "__call__", short)
     found = scaling(str(place))

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from codsa_ray.errors import InputError
+from codsa_ray.errors import InputError, SchemaError
 from codsa_ray.formats import fragments, load, probe
 from codsa_ray.webdataset import packed
 
@@ -48,6 +49,8 @@ def odd_member(**fields: Any) -> tarfile.TarInfo:
         ("0.txt", b"\xff\xfe", "another byte at offset 0"),
         ("0.json", b"[1]", "a json object"),
         ("0.json", b"{", "wanted json"),
+        ("0.json", b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "wanted json"),
+        ("caf\udce9.png", b"x", r"wanted names in UTF-8; got 'caf\\udce9.png'"),
         ("0.PNG", b"x", "one 'image' in a sample"),
     ],
 )
@@ -68,6 +71,30 @@ def test_tar_files_that_are_cut_short_or_too_large_are_refused(tmp_path: Path, m
     monkeypatch.setattr("codsa_ray.webdataset.MOST_BYTES", 50)
     with pytest.raises(InputError, match="members of at most 50 bytes"):
         probe(fragments(str(path))[0])
+
+
+def test_a_mark_of_utf_8_before_a_member_s_text_is_no_part_of_it(tmp_path: Path) -> None:
+    members: list[tuple[str | tarfile.TarInfo, bytes]] = [("0.json", b'\xef\xbb\xbf{"n": 1}'), ("0.cls", b"\xef\xbb\xbfcat")]
+    (part,) = fragments(str(gallery.tarred(tmp_path / "0.tar", members)))
+    (table,) = load(part, probe(part).types)
+    assert table.to_pylist() == [{"n": 1, "cls": "cat"}]
+
+
+@pytest.mark.parametrize("depth", [50, 300, 900, 990])
+def test_deep_json_is_one_line_however_deep_it_is(depth: int, tmp_path: Path) -> None:
+    path = gallery.tarred(tmp_path / "0.tar", [("0.json", b'{"a":' * depth + b"1" + b"}" * depth)])
+    with pytest.raises((InputError, SchemaError), match=r"wanted .*; got .*; "):
+        probe(fragments(str(path))[0])
+
+
+@pytest.mark.parametrize("asked", ["", "*", "**", "*/*"])
+def test_a_folder_whose_names_are_not_utf_8_is_one_line(asked: str, tmp_path: Path) -> None:
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    with open(folder + b"/0.png", "wb") as file:
+        file.write(gallery.digits(1, 0)["picture"][0].as_py())
+    with pytest.raises(InputError, match=r"wanted names of files in UTF-8; got .*caf\\xe9"):
+        fragments(str(tmp_path / asked))
 
 
 def test_a_compressed_tar_file_is_the_same_rows(tmp_path: Path) -> None:
@@ -136,8 +163,8 @@ def test_a_tar_file_whose_start_is_needed_is_read_from_its_start(tmp_path: Path,
     for name in ("0.tar.gz", "1.tar"):
         (part,) = fragments(str(tmp_path / name))
         found = probe(part)
-        assert found.marks == ()
         pieces = part.cut(found, 0.0)
+        assert {piece.mark for piece in pieces} == {(0, 0)}
         read = pa.concat_tables(block for piece in pieces for block in load(piece, found.types))
         assert len(pieces) > 3
         assert [row["bytes"] for row in read["image"].to_pylist()] == table["picture"].to_pylist()

@@ -14,13 +14,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from codsa_ray import Job, run
 from codsa_ray.allocators.balanced import Balanced
 from codsa_ray.fitdata import REGION, FitData
-from codsa_ray.generators.text_lm import COPIED, TextLm
+from codsa_ray.generators.text_lm import COPIED, UNREADABLE, TextLm
 from codsa_ray.inspection import inspect_run
 from codsa_ray.learners.tfidf import Tfidf, opened
 from codsa_ray.local import Drawn, Local
 from codsa_ray.nn.row_sequences import END, NULL, RowSequences
 from codsa_ray.nn.text_gate import GRAM, TextGate, runs_of, share_of
-from codsa_ray.nn.text_words import TextWords
+from codsa_ray.nn.text_words import BROKEN, TextWords
 
 import runs
 
@@ -183,6 +183,21 @@ def test_drawn_rows_keep_the_schema_hold_their_region_s_words_and_copies_are_cou
     said = data.table().select(["review"]).filter(data.table()["review"].is_valid())
     # A tenth of them was kept for early stopping and is no training text.
     assert 0.8 < drawn.fitted.refused(said, 0)[f"'review' {COPIED}"].mean() < 1
+
+
+def test_texts_with_the_mark_of_broken_ones_are_drawn_where_training_texts_hold_it() -> None:
+    said = [f"{text[:12]} {BROKEN} {i}" for i, text in enumerate([*KIND, *RUDE] * 20)]
+    group = np.repeat([0, 1], [100, 20])
+    data = Local.of(pa.table({"review": said, "n": np.arange(120) % 7}), group, 0).training(np.arange(120), Balanced())
+    few = TextLm(steps=120, batch=16, rate=1e-2, width=32, heads=2, blocks=1, vocabulary=300, longest=20, block=16)
+    drawn = Drawn.of(few, data, 16, 0)
+    held = [BROKEN in (text or "") for text in drawn.take(np.array([0, 16]))["review"].to_pylist()]
+    assert any(held)
+    plain = Drawn.of(TextLm.tiny(), learned(), 16, 0).fitted
+    one = learned().table().slice(0, 1)
+    odd = one.set_column(one.column_names.index("review"), "review", pa.array([BROKEN]))
+    assert plain.refused(odd, 0)[f"'review' {UNREADABLE}"].all()
+    assert not drawn.fitted.refused(pa.table({"review": [BROKEN]}), 0)[f"'review' {UNREADABLE}"].any()
 
 
 def test_drawing_with_a_cache_is_drawing_without() -> None:

@@ -13,11 +13,11 @@ from threadpoolctl import threadpool_limits
 from codsa_ray.audit.picks import even, pick, region_of
 from codsa_ray.audit.texts import texts
 from codsa_ray.audit.two_sample import auc_error, folds
-from codsa_ray.embedding import WORD
 from codsa_ray.learners.sentence import Topics
 from codsa_ray.nn.text_gate import LEAST_COPIED, runs_of, share_of
 from codsa_ray.ridge import solved
 from codsa_ray.schema import Schema
+from codsa_ray.words import words
 
 LEAST = 20
 """Texts of each side from which anything is said."""
@@ -104,7 +104,7 @@ def told_apart(real: Sequence[str], drawn: Sequence[str], seed: int) -> dict[str
 
 
 def _diverse(real: Sequence[str], drawn: Sequence[str]) -> dict[str, float | None]:
-    mine, theirs = ([WORD.findall(text.lower()) for text in side] for side in (real, drawn))
+    mine, theirs = ([words(text.lower()) for text in side] for side in (real, drawn))
     most = min(sum(map(len, mine)), sum(map(len, theirs)))
     return {"pairs": distinct(theirs, most), "pairs_real": distinct(mine, most)}
 
@@ -112,9 +112,9 @@ def _diverse(real: Sequence[str], drawn: Sequence[str]) -> dict[str, float | Non
 def distinct(said: Sequence[Sequence[str]], most: int) -> float | None:
     """Distinct-2 of the first `most` words of some texts; None where there is no pair."""
     left, pairs = most, []
-    for words in said:
-        pairs += list(pairwise(words[:left]))
-        left -= min(left, len(words))
+    for own in said:
+        pairs += list(pairwise(own[:left]))
+        left -= min(left, len(own))
     return len(set(pairs)) / len(pairs) if pairs else None
 
 

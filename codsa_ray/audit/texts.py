@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from codsa_ray.audit.picks import pick, region_of, thin
-from codsa_ray.embedding import WORD, hashed
+from codsa_ray.embedding import hashed
 from codsa_ray.regions import Regions
 from codsa_ray.schema import Column, Schema
+from codsa_ray.words import words as words_of
 
 SLOTS = 2048
 MOST_REAL = 10_000
@@ -35,7 +36,7 @@ def vectors(table: pa.Table, column: Column, slots: int) -> np.ndarray:
 
 def words(table: pa.Table, column: Column) -> np.ndarray:
     """(n,) float64 how many words each text has; null is NaN."""
-    counts = [np.nan if text is None else float(len(WORD.findall(text))) for text in table[column.name].to_pylist()]
+    counts = [np.nan if text is None else float(len(words_of(text))) for text in table[column.name].to_pylist()]
     return np.array(counts, dtype=np.float64)
 
 

@@ -41,7 +41,7 @@ from codsa_ray.nn.schedules import karras
 from codsa_ray.nn.solvers import dpm_2m, start
 from codsa_ray.nn.text_codec import TextCodec, TextForm
 from codsa_ray.nn.text_gate import TextGate, evened
-from codsa_ray.nn.text_words import BROKEN
+from codsa_ray.nn.text_words import BROKEN, garbled
 from codsa_ray.nn.train import Training, train
 from codsa_ray.nn.vector_codecs import VectorCodec, arrays_of, restored
 from codsa_ray.nn.vectors import Scaling
@@ -172,6 +172,8 @@ class LatentDiffusion:
                 "step": trained.step,
                 "history": trained.history,
             }
+            texts = [codec.name for codec in joined.codecs if isinstance(codec, TextCodec)]
+            meta["garbled"] = [name for name in texts if garbled(tables[0][name].to_pylist())]
             worker.folder.write_arrays("latents.safetensors", arrays)
             worker.folder.write_json("latents.json", meta | {"lessons": told, "source": _sourced(data, lessons)})
 
@@ -187,7 +189,8 @@ class LatentDiffusion:
         texts = [codec.name for codec in codecs if isinstance(codec, TextCodec)]
         gates = {name: _under(arrays, f"gate/{place}/") for place, name in enumerate(texts)}
         found = {name: TextGate.from_arrays(own) if own and self.gate else None for name, own in gates.items()}
-        return FittedLatentDiffusion(self, joined, network, torch.tensor(meta["factors"]), found, meta["source"])
+        factors, odd = torch.tensor(meta["factors"]), frozenset(meta["garbled"])
+        return FittedLatentDiffusion(self, joined, network, factors, found, odd, meta["source"])
 
     def _split(self, data: FitData) -> tuple[pa.Table, pa.Table]:
         learned, held = (part.sort_by(REGION) for part in data.split(self.held_out, cap=self.rows))
@@ -267,6 +270,7 @@ class FittedLatentDiffusion:
         network: in the dtype it was fitted for.
         factors: (K, F) int64 levels of each region's factors, the region itself last.
         gates: of each text column, or None where there is none.
+        garbled: text columns whose training texts hold what bytes that are no text read as.
         source: rows of the source and the columns that it taught, or None.
     """
 
@@ -275,6 +279,7 @@ class FittedLatentDiffusion:
     network: ResidualMLP
     factors: Tensor
     gates: dict[str, TextGate | None]
+    garbled: frozenset[str]
     source: dict[str, Any] | None = None
 
     @property
@@ -301,7 +306,8 @@ class FittedLatentDiffusion:
         for name, gate in self.gates.items():
             texts: list[Any] = table[name].to_pylist()
             told |= np.array([text is not None for text in texts])
-            found[f"{name!r} {UNREADABLE}"] = np.array([text is not None and BROKEN in text for text in texts])
+            broken = np.array([name not in self.garbled and text is not None and BROKEN in text for text in texts])
+            found[f"{name!r} {UNREADABLE}"] = broken
             if gate is not None:
                 copies, strange = gate.refused(texts, region)
                 found |= {f"{name!r} {COPIED}": copies, f"{name!r} {STRANGE}": strange}

@@ -47,7 +47,7 @@ from codsa_ray.nn.row_prose import Prose, RowProse
 from codsa_ray.nn.row_sequences import RowSequences
 from codsa_ray.nn.shards import shard
 from codsa_ray.nn.text_gate import TextGate, evened
-from codsa_ray.nn.text_words import BROKEN
+from codsa_ray.nn.text_words import BROKEN, garbled
 from codsa_ray.nn.train import Score, Training, train
 from codsa_ray.schema import Schema
 from codsa_ray.seeds import rng_of, seed_of
@@ -165,13 +165,8 @@ class TextLm:
             arrays |= {f"gate{place}/{name}": array for place, gate in enumerate(gates) for name, array in gate.to_arrays().items()}
             arrays |= {f"network/{name.removeprefix('network.')}": array for name, array in trained.weights.items()}
             worker.folder.write_arrays("model.safetensors", arrays)
-            meta = {
-                "settings": asdict(self),
-                "rows": plain_,
-                "dtype": str(training.dtype),
-                "base": base.mark if base else "",
-                "before": before,
-            }
+            meta: dict[str, Any] = {"settings": asdict(self), "rows": plain_, "dtype": str(training.dtype), "before": before}
+            meta |= {"base": base.mark if base else "", "garbled": [n for n in rows.texts if garbled(tables[0][n].to_pylist())]}
             worker.folder.write_json("rows.json", meta | {"step": trained.step, "history": trained.history})
 
     def load(self, folder: Folder) -> "FittedTextLm":
@@ -197,7 +192,7 @@ class TextLm:
         for place in range(len(rows.texts)):
             mark = f"gate{place}/"
             gates.append(TextGate.from_arrays({name.removeprefix(mark): a for name, a in arrays.items() if name.startswith(mark)}))
-        return FittedTextLm(self, rows, network, tuple(gates), meta["before"])
+        return FittedTextLm(self, rows, network, tuple(gates), frozenset(meta["garbled"]), meta["before"])
 
     def _form(self, data: FitData, tables: Split, base: CausalBase | None, others: Split | None) -> Form:
         """What rows are told as; the words of our own are those of a source's texts too."""
@@ -287,12 +282,22 @@ def _gates(texts: tuple[str, ...], learned: pa.Table, held: pa.Table, regions: i
 
 @dataclass(frozen=True, eq=False)
 class FittedTextLm:
-    """A trained or tuned model: settings to draw with, what rows are, the network, a gate for each text column, what a source did."""
+    """A trained or tuned model.
+
+    Args:
+        settings: to draw with.
+        rows: what they are told as.
+        network: in the dtype it was fitted for.
+        gates: of each text column.
+        garbled: text columns whose training texts hold what bytes that are no text read as.
+        before: what a source taught, or None.
+    """
 
     settings: TextLm
     rows: Form
     network: nn.Module
     gates: tuple[TextGate, ...]
+    garbled: frozenset[str]
     before: dict[str, Any] | None = None
 
     @property
@@ -319,7 +324,7 @@ class FittedTextLm:
             texts: list[Any] = table[name].to_pylist()
             told |= np.array([text is not None for text in texts])
             copies, strange = gate.refused(texts, region)
-            broken = np.array([text is not None and BROKEN in text for text in texts])
+            broken = np.array([name not in self.garbled and text is not None and BROKEN in text for text in texts])
             for reason, rows in ((COPIED, copies), (STRANGE, strange), (UNREADABLE, broken)):
                 found[f"{name!r} {reason}"] = rows
         return evened(found, told)

@@ -25,6 +25,7 @@ from codsa_ray.nn.sentences import embedded, encoder, tokens
 from codsa_ray.ridge import solved
 from codsa_ray.schema import Schema
 from codsa_ray.scores import OneClass, log_probabilities
+from codsa_ray.words import terms
 
 PENALTIES = (1e-3, 1e-2, 1e-4)
 VOCABULARY = 20_000
@@ -128,7 +129,7 @@ class Topics:
         """At most `most` topics of texts; words of one text alone say nothing of others, unless there are no others."""
         known = [text or "" for text in texts]
         for least in (2, 1):
-            words = TfidfVectorizer(sublinear_tf=True, min_df=least, max_features=VOCABULARY, token_pattern=r"(?u)\b\w+\b")
+            words = TfidfVectorizer(sublinear_tf=True, min_df=least, max_features=VOCABULARY, tokenizer=terms, token_pattern=None)
             try:
                 weights = words.fit_transform(known)
             except ValueError:  # how scikit-learn says that there is no word

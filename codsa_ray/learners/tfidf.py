@@ -21,6 +21,7 @@ from codsa_ray.encode import OneHot
 from codsa_ray.errors import CandidateError
 from codsa_ray.schema import Column, Schema
 from codsa_ray.scores import OneClass, log_probabilities
+from codsa_ray.words import PATTERN
 
 PENALTIES = (1e-4, 1e-3, 1e-5)
 VOCABULARY = 20_000
@@ -106,7 +107,7 @@ class Vocabulary:
                 min_df=least,
                 max_features=VOCABULARY,
                 ngram_range=(1, 2 if pairs else 1),
-                token_pattern=r"(?u)\b\w+\b",
+                token_pattern=PATTERN,
                 dtype=np.float32,
             )
             try:

@@ -5,7 +5,6 @@ them (McCallum & Nigam 1998) says how much likelier the text is in its own regio
 `confidence` of real texts pass that the measure has not seen: what is refused is odder than all but that share of real ones.
 """
 
-import re
 import zlib
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from codsa_ray.words import alone, words
+
 GRAM = 5
-"""Words of a run; shorter texts copy nothing, since short ones are said again and again."""
+"""Words of a run; two characters of a script without spaces stand for one. Shorter texts copy nothing: they are said again and again."""
 LEAST_COPIED = 0.5
 """Share of its runs up to which no text counts as a copy."""
 SLOTS = 1 << 14
 LEAST_ROWS = 50
 """Texts of a region from which a quantile is taken; with fewer nothing is refused there."""
-WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,14 +88,13 @@ def evened(found: dict[str, np.ndarray], told: np.ndarray) -> dict[str, np.ndarr
     return found | {commonest: found[commonest] | also}
 
 
-def _words(text: str | None) -> list[bytes]:
-    return [word.encode() for word in WORD.findall((text or "").lower())]
-
-
 def runs_of(text: str | None) -> np.ndarray:
     """(r,) uint64 hashes of every GRAM neighbouring words."""
-    words = _words(text)
-    runs = (b" ".join(words[i : i + GRAM]) for i in range(len(words) - GRAM + 1))
+    units = words((text or "").lower())
+    # In half words, where each unit ends; a run is the fewest from its first that make GRAM words.
+    ends = np.cumsum([0, *(1 if alone(unit) else 2 for unit in units)])
+    stops = np.searchsorted(ends, ends + 2 * GRAM)
+    runs = (" ".join(units[first:stop]).encode() for first, stop in enumerate(stops.tolist()) if stop <= len(units))
     # Two checksums side by side: one of 32 bits would take some thousand runs for others by chance.
     return np.array([zlib.crc32(run) << 32 | zlib.adler32(run) for run in runs], dtype=np.uint64)
 
@@ -111,9 +110,9 @@ def share_of(text: str | None, runs: np.ndarray) -> float:
 
 
 def _slots(text: str | None) -> np.ndarray:
-    words = _words(text)
-    pairs = [first + b" " + second for first, second in pairwise(words)]
-    return np.array([zlib.crc32(word) % SLOTS for word in (*words, *pairs)], dtype=np.int64)
+    units = [unit.encode() for unit in words((text or "").lower())]
+    pairs = [first + b" " + second for first, second in pairwise(units)]
+    return np.array([zlib.crc32(unit) % SLOTS for unit in (*units, *pairs)], dtype=np.int64)
 
 
 def _logs(slots: list[np.ndarray], region: np.ndarray, regions: int) -> np.ndarray:

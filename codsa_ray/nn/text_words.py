@@ -15,6 +15,11 @@ BROKEN = "\ufffd"
 """What stands for bytes that are no text: a drawn sequence may hold some."""
 
 
+def garbled(texts: Sequence[str | None]) -> bool:
+    """Some text holds BROKEN itself, as scraped ones do: then it says nothing of how a text was drawn."""
+    return any(BROKEN in text for text in texts if text is not None)
+
+
 @dataclass(frozen=True, eq=False)
 class TextWords:
     """A vocabulary of `size` numbers from 0."""

@@ -4,6 +4,7 @@ import importlib.metadata as metadata
 import os
 import platform
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -97,7 +98,8 @@ def _gathered(facts: Facts) -> dict[str, Any]:
         "why": why(scored, facts.bench, job.seed, job.rows),
         **_audited(facts),
         "stages": [stage.to_json() for stage in facts.stages],
-        "notices": [*facts.read["notices"], *_notices(facts), *_unmeasured(judged["metrics"])],
+        "redrawn": (redrawn := _redrawn(facts)),
+        "notices": [*facts.read["notices"], *_notices(facts), *_again(redrawn), *_unmeasured(judged["metrics"])],
         "environment": {"python": platform.python_version(), "cores": os.cpu_count(), **{p: metadata.version(p) for p in PACKAGES}},
         "correction": correction_of(facts.bench, facts.shipped, form, title(facts.shipped, form), calibration),
     }
@@ -180,6 +182,24 @@ def _notices(facts: Facts) -> list[str]:
         "; this report shows some" if facts.job.rows else "; this report shows none"
     )
     return [*found, kept]
+
+
+def _redrawn(facts: Facts) -> list[dict[str, Any]]:
+    """Of each generator, the rows of its pools, and how many others were drawn again for which reason, the commonest first."""
+    rows, why = Counter[str](), dict[str, Counter[str]]()
+    for (name, *_), pool in facts.bench.pools.items():
+        rows[name] += sum(shard.blocks for shard in pool.shards) * pool.block
+        why.setdefault(name, Counter()).update(pool.redrawn())
+    return [{"generator": name, "rows": rows[name], "reasons": dict(found.most_common())} for name, found in sorted(why.items()) if found]
+
+
+def _again(redrawn: list[dict[str, Any]]) -> list[str]:
+    found = []
+    for one in redrawn:
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in one["reasons"].items())
+        total = sum(one["reasons"].values())
+        found.append(f"generator {one['generator']}: {total:,} rows were drawn again beside the {one['rows']:,} that were kept: {reasons}")
+    return found
 
 
 def _sources(facts: Facts) -> list[str]:

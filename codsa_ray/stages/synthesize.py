@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,22 +51,24 @@ class Drawer:
     loaded: dict[str, FittedGenerator] = field(default_factory=dict)
 
     def __call__(self, task: ShardTask) -> dict[str, Any]:
-        """Writes the shard; returns its record and its redrawn rows, or why it could not be drawn. Drawn twice, it is the same bytes."""
+        """Writes the shard; returns its record, or why it could not be drawn. Drawn twice, it is the same bytes."""
         started = time.perf_counter()
         try:
-            tables, redrawn = self._draw(task)
+            tables, reasons = self._draw(task)
         except PLUGIN_FAILURES as error:
             return {"short": why(error)}
+        redrawn = reasons.total()
         table = pa.concat_tables(tables).replace_schema_metadata({REDRAWN: str(redrawn).encode()})
         record = write_recorded(task.folder / task.shard.key.id, task.shard.name, table)
+        record = replace(record, redrawn=dict(sorted(reasons.items())))
         drew(task.shard.key.generator, record.rows, task.shard.blocks, redrawn, time.perf_counter() - started)
-        return {"record": record, "redrawn": redrawn}
+        return {"record": record}
 
-    def _draw(self, task: ShardTask) -> tuple[list[pa.Table], int]:
+    def _draw(self, task: ShardTask) -> tuple[list[pa.Table], Counter[str]]:
         key, part = task.shard.key, self.partitions[task.shard.key.fold]
         fitted = self._fitted(task.fit)
         schema = self.rows.schema(key.fold)
-        tables, redrawn = [], 0
+        tables, redrawn = [], Counter[str]()
         for segment in task.shard.segments:
             for block in range(segment.start, segment.stop):
                 seed = seed_of(key.seed, "draw", key.generator, key.share, key.fold, key.draw, segment.region, block)
@@ -74,7 +76,7 @@ class Drawer:
                 if len(table) != task.fit.generator.needs.block:
                     raise PluginError(f"wanted blocks of {task.fit.generator.needs.block} rows; got {len(table)}; check the generator")
                 tables.append(table.append_column(REGION, pa.array(np.full(len(table), segment.region, dtype=np.int32))))
-                redrawn += again
+                redrawn.update(again)
         return tables, redrawn
 
     def _assign(self, part: Partition) -> Callable[[pa.Table], np.ndarray]:
@@ -107,7 +109,6 @@ class Drawn:
     """What was drawn now, and pools that fell short with the reason."""
 
     rows: int
-    redrawn: int
     short: dict[str, str]
 
 
@@ -125,7 +126,7 @@ def synthesize(
         InternalError: a worker died of the same shard again and again (it is named), or shards are missing afterwards; the others are kept.
     """
     tasks = [(pool, ShardTask(shard, fit, pool.folder)) for pool, fit in pools for shard in pool.missing()]
-    total, drawn, redrawn = sum(task.shard.blocks * pool.block for pool, task in tasks), 0, 0
+    total, drawn = sum(task.shard.blocks * pool.block for pool, task in tasks), 0
     reasons: dict[int, str] = {}
     here, work = total <= FEW_ROWS and not gpus, [task for _, task in tasks]
     ledger = Ledger(Counter(pool.key.id for pool, _ in tasks))
@@ -135,14 +136,14 @@ def synthesize(
                 reasons[index] = result["short"]
             else:
                 ledger.add(tasks[index][0], work[index].shard, result["record"])
-                drawn, redrawn = drawn + result["record"].rows, redrawn + result["redrawn"]
+                drawn += result["record"].rows
             progress("synthesize", drawn, total)
     finally:
         ledger.write()
     # In the order of the tasks, not of their ends: the same run names the same reason.
     short = {work[index].shard.key.generator: reasons[index] for index in sorted(reasons, reverse=True)}
     _complete(pools, short)
-    return Drawn(drawn, redrawn, short)
+    return Drawn(drawn, short)
 
 
 @dataclass
