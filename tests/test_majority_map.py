@@ -85,7 +85,7 @@ def test_danger_is_borderline_smote_s() -> None:
     sampler.fit_resample(X, rare)
     known = sampler._in_danger_noise(sampler.nn_m_, X[rare], True, rare, kind="danger")
     assert 0 < known.sum() < rare.sum()
-    found = borderline(Space.of(X, np.ones(3, dtype=bool)), np.array([0, (~rare).sum(), len(X)]), 5)
+    found = borderline(Space.of(X, np.ones(3, dtype=bool)), rare, np.ones(len(X)), 5)
     assert np.array_equal(found[rare], known)
 
 
@@ -148,3 +148,15 @@ def test_settings_that_cannot_be_are_refused() -> None:
     for wrong in ({"batch": 1}, {"triplet": -0.1}, {"steps": 0}):
         with pytest.raises(SettingError):
             MajorityMap(**wrong)
+
+
+def test_danger_is_told_by_classes_and_at_the_true_imbalance() -> None:
+    """Weights of 4 for the rows of one class are that class given four times over, but for where the k-th lies."""
+    X, rare = points()
+    space, k = Space.of(X, np.ones(3, dtype=bool)), 5
+    near = space.nearest(np.arange(300), np.arange(300), k, 1.0)[0]
+    found = borderline(space, rare, np.where(rare, 1.0, 4.0), k)
+    for row in np.flatnonzero(rare):
+        around = [other for other in near[row] for _ in range(1 if rare[other] else 4)][:k]
+        outside = np.mean(~rare[around])
+        assert found[row] == (0.5 < outside < 1)
