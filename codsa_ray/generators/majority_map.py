@@ -26,6 +26,7 @@ points is least at them); columns with thousands of levels.
 """
 
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Self
 
 import numpy as np
@@ -140,7 +141,8 @@ class MajorityMap:
         rows = (torch.from_numpy(latents[~own]), torch.from_numpy(latents[own]))
         loss = _Loss(self, layout, *rows, Mass.of(mass[~own]), towards, away)
         network = self._network(latents.shape[1], seed_of(seed, "network"))
-        training = Training(steps=self.steps, rate=self.rate, checkpoint=self.steps)
+        # No checkpoint, however long it takes: the next map would resume from it, and maps that are done would be made again all the same.
+        training = Training(steps=self.steps, rate=self.rate, checkpoint=self.steps, minutes=inf)
         with one_thread():
             trained = train(network, loss, None, training, worker, seed_of(seed, "train"))
         return trained.weights, trained.history
