@@ -137,3 +137,12 @@ def test_entropy_is_that_of_all_rows_when_a_class_is_thinned() -> None:
         found.append(entropies(space, rare[some].astype(int), weight[some], 15)[rare[some]].mean())
     assert found[0] > 0.9
     assert abs(found[1] - found[0]) < 0.6 * abs(found[2] - found[0])
+
+
+def test_nearly_all_rows_held_out_leave_one_of_each_region_to_learn_from(tmp_path: Path) -> None:
+    X, rare = points()
+    some = np.concatenate([np.flatnonzero(~rare)[:10], np.flatnonzero(rare)[:10]])
+    settings = LeoCvae(steps=2, block=8, held_out=0.99)
+    assert len(settings.load(fit(settings, tmp_path, as_table(X[some], rare[some]))).block(1, 1)) == 8
+    data = FitData.of(*with_regions(as_table(X[some], rare[some]), "label", ("label",)), seed=1)
+    assert [len(part) for part in data.split(0.99)] == [2, 18]

@@ -9,7 +9,10 @@ What we changed, and why:
 - Rows of a region that `cap` thinned count for those that they stand for among a row's neighbours (neighbours.py).
 - Columns are quantile normals and one-hot codes with cross-entropy (nn/table_codec.py): squared error on raw columns is what heavy tails
   spoil. A drawn number stays within what its region showed; a level is drawn with the decoder's chance.
-- w_y is how often a row is in a batch instead of a weight: the same mean, without gradients of N / C times the usual size.
+- w_y is how often a row is in a batch instead of a weight: the same mean of errors, without gradients of N / C times the usual size. The
+  divergence is so averaged over balanced rows too, where the paper averages it over rows as they come, and so mostly over the common.
+- Where regions are cells of a label, a region stands for y in w_y and in what the network is told, since rows are asked for by region; the
+  label itself decides the entropy alone. By label, a cell of few rows would hardly be learned from.
 - Seeds are all of the region's rows, those held out for stopping among them (the published code draws from its 80 % alone), and the
   weights kept are the averaged ones of the best held-out loss (there a reference to the last). No dropout: held-out rows stop the fit.
 - Nulls are the seed row's.
@@ -235,9 +238,9 @@ def _even(region: np.ndarray, among: np.ndarray) -> Mass:
 
 
 def _held(starts: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """(n,) bool: `share` of the rows of each region that has FEWEST."""
+    """(n,) bool: `share` of the rows of each region that has FEWEST, but one row at least is left."""
     held = np.zeros(int(starts[-1]), dtype=bool)
     for region in np.flatnonzero(np.diff(starts) >= FEWEST):
         rows = rng_of(seed, "held out", int(region)).permutation(np.arange(starts[region], starts[region + 1]))
-        held[rows[: round(share * len(rows))]] = True
+        held[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
     return held
