@@ -81,7 +81,7 @@ def area(truth: np.ndarray, scores: np.ndarray) -> float:
 def ways(X: np.ndarray, y: np.ndarray, plain: LeoCvae, k: int) -> dict[str, object]:
     """Generators by name; the control weighs every row as much as gamma weighs the mean one, by a smaller beta."""
     space = Space.of(X, np.ones(X.shape[1], dtype=bool))
-    weight = 1 + entropies(space, y, k)
+    weight = 1 + entropies(space, y, np.ones(len(y)), k)
     found: dict[str, object] = {"none": None, "SMOTE": Interpolation(), "gamma 0": plain}
     for gamma in GAMMAS:
         found[f"gamma {gamma}"] = replace(plain, gamma=gamma)

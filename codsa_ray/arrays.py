@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from codsa_ray.errors import InputError
 
@@ -18,7 +19,7 @@ def table_of(X: Features) -> pa.Table:
         X: (n, d). Object columns hold values of one type each; NaN and None are null.
 
     Raises:
-        InputError: a column of mixed or unknown types.
+        InputError: a column of mixed or unknown types, or with an infinite number.
     """
     return pa.table({str(place): _column(X, place) for place in range(X.shape[1])})
 
@@ -31,6 +32,8 @@ def _column(X: Features, place: int) -> pa.Array:
         found = pa.array(values, from_pandas=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise InputError("values of one type in every column", f"column {place}: {error}", "make its values numbers or text") from error
+    if pa.types.is_floating(found.type) and pc.any(pc.is_inf(found)).as_py():
+        raise InputError("finite numbers, or none, in every column", f"column {place}: infinity", "make it a number or a missing value")
     return found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
 
 
@@ -42,11 +45,16 @@ def joined(X: Features, drawn: pa.Table) -> Features:
         drawn: m rows of `table_of(X)`'s columns and types.
     """
     if isinstance(X, pd.DataFrame):
-        found = drawn.to_pandas()
+        found = drawn.to_pandas(integer_object_nulls=True)
         found.columns = X.columns
         return pd.concat([X, found.astype(X.dtypes.to_dict())], ignore_index=True)
     rows = np.empty((len(drawn), X.shape[1]), dtype=X.dtype)
     for place, column in enumerate(drawn.columns):
-        values = column.to_numpy()
-        rows[:, place] = np.where(pd.isna(values), np.nan, values) if X.dtype == object else values
+        if X.dtype != object:
+            rows[:, place] = column.to_numpy()
+            continue
+        # As Python's own values: beside a NaN, numpy would make floats of whole numbers and of truth values.
+        values = column.to_pandas(integer_object_nulls=True).astype(object).to_numpy()
+        rows[:, place] = values
+        rows[pd.isna(values), place] = np.nan
     return np.vstack([X, rows])

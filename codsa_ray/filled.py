@@ -25,12 +25,16 @@ class Filled:
             drawn, reads as the region's lower median or commonest value, and as the table's where the region has none.
         nulls: (n, columns) bool.
         starts: (K + 1,) int64; region k is starts[k]:starts[k + 1].
+        labels: (n,) int64 as `Regions.labels` has them.
+        weight: (n,) rows that each stands for: 1 where its region was not thinned.
     """
 
     cells: tuple[Cells, ...]
     values: tuple[np.ndarray, ...]
     nulls: np.ndarray
     starts: np.ndarray
+    labels: np.ndarray
+    weight: np.ndarray
 
     @staticmethod
     def of(table: pa.Table, schema: Schema, regions: Regions) -> "Filled":
@@ -45,7 +49,9 @@ class Filled:
             encoded, null = cell.encode(table[cell.column.name])
             nulls[:, index] = null[order]
             values.append(_filled(cell, encoded[order], nulls[:, index], starts))
-        return Filled(cells, tuple(values), nulls, starts)
+        kept = np.diff(starts)
+        labels, weight = regions.labels(schema.target), regions.counts / np.maximum(kept, 1)
+        return Filled(cells, tuple(values), nulls, starts, np.repeat(labels, kept), np.repeat(weight, kept))
 
     def __len__(self) -> int:
         return len(self.nulls)

@@ -69,7 +69,7 @@ class FitData:
         return np.minimum(1.0, even / np.maximum(self.regions.counts, 1))
 
     def split(self, share: float, least: int = 10, cap: int | None = None) -> tuple[pa.Table, pa.Table]:
-        """(train, held_out) for early stopping: of a region of at least `least` rows, the `share` with the smallest hash is held out."""
+        """(train, held_out) for early stopping: of a region of at least `least` rows, the `share` of smallest hash is held out, not all."""
         table = self.table(cap)
         region = table[REGION].to_numpy()
         order = np.lexsort((hash_rows(table[ROW].to_numpy(), self.seed, "early stopping"), region))
@@ -77,7 +77,7 @@ class FitData:
         for k in range(len(self.regions)):
             rows = order[region[order] == k]
             if len(rows) >= least:
-                held[rows[: round(share * len(rows))]] = True
+                held[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
         return table.filter(pa.array(~held)), table.filter(pa.array(held))
 
     def split_by_region(self, share: float, cap: int | None = None) -> tuple[pa.Table, pa.Table]:

@@ -16,6 +16,8 @@ from codsa_ray.schema import Schema
 AXES = 16
 # Decimals of a coordinate on such axes: a product's last bits depend on how many rows are multiplied at once, a stratum must not.
 PLACES = 6
+# Neighbours whose distances tell a group's dimension.
+SCALES = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +92,21 @@ class Landmarks:
             mine, own = groups == group, self.points[self.group == group]
             if mine.any() and len(own) > 1:
                 found[mine] = _nearest(own, points[mine], k)[0][:, -1]
+        return found
+
+    def unthinned(self) -> np.ndarray:
+        """(n,) share of its distances within its group that each landmark would keep had no region been thinned: weight^(-1 / d).
+
+        d is the dimension that the group's distances themselves tell (Levina & Bickel 2004, inverses averaged), 1 at least: the encoded
+        space has more, as many as there are levels, and rows do not fill it.
+        """
+        found, weight = np.ones(len(self.points)), self.weight
+        for group in np.unique(self.group[weight > 1]):
+            own = self.group == group
+            distance = _nearest(self.points[own], self.points[own], SCALES)[0] if own.sum() > 2 else np.zeros((0, 2))
+            distance = distance[distance[:, 0] > 0]
+            if len(distance):
+                found[own] = weight[own] ** -min(float(np.log(distance[:, -1:] / distance[:, :-1]).mean()), 1.0)
         return found
 
     def entropy(self, points: np.ndarray, k: int) -> np.ndarray:

@@ -89,6 +89,29 @@ class Space:
             yield from self._cells(among[np.sort(half)], most)
 
 
+def counted(near: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(m, k) how many of the k rows around each row stand at each of its neighbours; 1 each where no row stands for others.
+
+    Neighbours are taken in order of distance, each for as many rows as it weighs, until those are k: thinned rows count as before, in
+    expectation, where they are near enough that many of them would be among the k. Where one weighs more than k it stands at its own
+    place for rows that lie around it, those before it too: a row of a class as common here as the thinned one looks safer than it is.
+
+    Args:
+        near: (m, k) positions, nearest first.
+        weight: (n,) rows that each stands for, at least 1.
+    """
+    own = weight[near]
+    return np.clip(near.shape[1] - (own.cumsum(axis=1) - own), 0, own)
+
+
+def apart(rows: np.ndarray, near: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(m,) share of the k rows around each of `rows` (m,) that have another label; near and weight as in `counted`, labels (n,)."""
+    count, same = counted(near, weight), labels[near] == labels[rows, None]
+    own, other = np.where(same, count, 0).sum(axis=1), np.where(same, 0, count).sum(axis=1)
+    # Exactly 0 where none is another, and 1 where all are, however weights round.
+    return np.asarray(other / (own + other))
+
+
 def commonest(codes: np.ndarray, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(n,) the commonest of each row's known codes, ties at random: SMOTE-NC's rule for categories.
 

@@ -80,6 +80,11 @@ class Regions:
         """Columns whose value the region fixes; generators draw the others."""
         return tuple(dict(self.items[0].constants)) if self.items else ()
 
+    def labels(self, target: str) -> np.ndarray:
+        """(K,) int64 label of each region: the target's value where regions fix it, else its group."""
+        values = [dict(item.constants).get(target, item.group) for item in self.items]
+        return np.unique(np.array(values, dtype=str), return_inverse=True)[1]
+
     @property
     def deficits(self) -> np.ndarray:
         """(K,) float64 rows that full balance to the target mix adds to each region (a group's share split by its regions' rows)."""

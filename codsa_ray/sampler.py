@@ -13,8 +13,8 @@ from sklearn.utils.validation import validate_data
 from codsa_ray.arrays import Features, joined, table_of
 from codsa_ray.candidates import FORMS
 from codsa_ray.correct import Correction, Offset
-from codsa_ray.errors import SettingError
-from codsa_ray.infer import refuse
+from codsa_ray.errors import InputError, SettingError
+from codsa_ray.infer import MOST_CLASSES, refuse
 from codsa_ray.local import TARGET, Drawn, Local
 from codsa_ray.plugins import make, name_of
 from codsa_ray.regions import Regions
@@ -108,6 +108,8 @@ class CoDSASampler(BaseOverSampler):  # type: ignore[misc]
 
     def _fit_resample(self, X: Features, y: np.ndarray) -> tuple[Features, np.ndarray]:
         classes, group = np.unique(y, return_inverse=True)
+        if len(classes) > MOST_CLASSES:
+            raise InputError(f"at most {MOST_CLASSES} classes in y", f"{len(classes)}", "bin y, merge classes or leave the rarest out")
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         made = self._made()
         local = Local.of(table_of(X), group.astype(np.int64), seed)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -113,6 +113,18 @@ def with_regions(table: pa.Table, target: str, by: tuple[str, ...], task: str = 
     regions = Regions(tuple(items), (1 / len(items),) * len(items), tuple(map(len, levels)))
     table = table.append_column(REGION, pa.array(region)).append_column(ROW, pa.array(np.arange(len(table), dtype=np.int64)))
     return table, schema, regions
+
+
+def half_rare(n: int = 4000, seed: int = 0) -> tuple[pa.Table, Schema, Regions]:
+    """Rows of which half have one of two codes and x near 5, half a code that the schema does not keep and x near -5; a tenth are null."""
+    rng = np.random.default_rng(seed)
+    rare = rng.random(n) < 0.5
+    code = np.where(rare, np.char.add("r", rng.integers(0, 1000, n).astype(str)), np.where(rng.random(n) < 0.7, "often", "seldom"))
+    x = np.where(rare, -5.0, 5.0) + rng.normal(size=n)
+    columns = {"code": _masked(pa.array(code), rng.random(n) < 0.1), "x": pa.array(x), "label": pa.array(["a", "b"] * (n // 2))}
+    table, schema, regions = with_regions(pa.table(columns), "label", ("label",))
+    kept = {"categories": ("often", "seldom"), "other": True}
+    return table, replace(schema, columns=tuple(replace(c, **kept) if c.name == "code" else c for c in schema.columns)), regions
 
 
 def schema_of(table: pa.Table, target: str, task: str = "classification") -> Schema:

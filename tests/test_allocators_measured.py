@@ -104,6 +104,28 @@ def test_density_gives_twice_as_much_to_rows_twice_as_far_apart() -> None:
     assert weighed(Density(k=2, power=2), data)[1][2] == pytest.approx(steps[1] ** 2 / (steps[0] ** 2 + steps[1] ** 2), rel=0.05)
 
 
+@pytest.mark.parametrize("columns", [1, 2, 4, 8])
+def test_density_is_that_of_all_rows_when_a_region_is_thinned(columns: int) -> None:
+    """3,000 rows and 50 that are kept whole, on a line, in a plane, in four dimensions, and in a plane that lies in eight."""
+    rng = np.random.default_rng(0)
+    region = np.repeat([0, 1], [3000, 50])
+    x = rng.uniform(size=(3050, min(columns, 4)))
+    x = x[:, :2] @ rng.normal(size=(2, columns)) if columns == 8 else x
+    data = fit_data(x, region, region, [0, 1])
+    whole, thinned = (np.divide(*Density(cap=cap).measure(data)) for cap in (5000, 300))
+    assert whole < 0.9
+    assert thinned == pytest.approx(whole, rel=0.15)
+
+
+def test_a_region_of_copies_gets_rows_all_the_same() -> None:
+    rng = np.random.default_rng(0)
+    region = np.repeat([0, 1, 2], [100, 20, 20])
+    data = fit_data(np.where(region == 1, 5.0, rng.normal(size=140)), region, region, [0, 1, 2])
+    _, weights = weighed(Density(), data)
+    assert weights[0] == 0
+    assert 0.02 < weights[1] < weights[2]
+
+
 def test_entropy_is_leo_s_share_of_seeds_within_a_group() -> None:
     rng = np.random.default_rng(1)
     x = rng.normal(size=(500, 2))

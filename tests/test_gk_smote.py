@@ -125,3 +125,23 @@ def test_settings_that_cannot_be_are_refused() -> None:
     for wrong in ({"k": 0}, {"bandwidth": "wide"}, {"cap": 0}):
         with pytest.raises(SettingError):
             GkSmote(**wrong)
+
+
+def test_noise_is_told_at_the_true_imbalance_when_common_rows_are_thinned(tmp_path: object) -> None:
+    """60 rare rows anywhere among 3,000: nine in ten have none of their kind near, with all rows and with 300 of them."""
+    X, rare = np.random.default_rng(0).random((3060, 2)), np.arange(3060) >= 3000
+    shares = [(fitted(GkSmote(cap=cap), f"{tmp_path}/{cap}", X, rare).arrays["part"][-60:] == 0).mean() for cap in (5000, 300)]
+    assert shares[0] == pytest.approx(0.9, abs=0.1)
+    assert shares[1] == pytest.approx(shares[0], abs=0.15)
+
+
+def test_rows_among_their_own_class_in_another_cell_are_no_noise(tmp_path: object) -> None:
+    X, rare = points()
+    sex = np.where(np.arange(333) % 15 == 0, "F", "M")
+    table = pa.table({"a": X[:, 0], "b": X[:, 1], "label": np.where(rare, "rare", "common"), "sex": sex})
+    found, schema, regions = with_regions(table, "label", ("label", "sex"))
+    worker = LocalWorker(Folder(str(tmp_path)))
+    GkSmote().fit(FitData.of(found, schema, regions, 1), worker)
+    arrays = GkSmote().load(worker.folder).arrays
+    order = np.argsort(found["_region"].to_numpy(), kind="stable")
+    assert set(order[arrays["part"] == 0]) == {330, 331, 332}

@@ -191,3 +191,25 @@ def test_settings_that_cannot_be_are_refused() -> None:
     for wrong in ({"kind": "smoke"}, {"k": 0}, {"around": 0}):
         with pytest.raises(SettingError):
             Interpolation(**wrong)
+
+
+def test_danger_is_told_at_the_true_imbalance_when_common_rows_are_thinned(tmp_path: object) -> None:
+    """60 rare rows anywhere among 3,000: about one row in fifty around them is rare, with all rows and with 300 of them."""
+    X, rare = np.random.default_rng(0).random((3060, 3)), np.arange(3060) >= 3000
+    table = as_table(X, rare)
+    shares = [fitted(Interpolation("adasyn", cap=cap), f"{tmp_path}/{cap}", table).arrays["weight"][-60:].mean() for cap in (5000, 300)]
+    assert shares[0] == pytest.approx(0.98, abs=0.01)
+    assert shares[1] == pytest.approx(shares[0], abs=0.03)
+
+
+@pytest.mark.parametrize("kind", ["borderline", "adasyn", "svm"])
+def test_a_class_cut_into_cells_starts_where_it_starts_whole(kind: str, tmp_path: object) -> None:
+    X, rare = points()
+    sex = pa.array(np.where(np.arange(400) % 3 == 0, "F", "M"))
+    whole = fitted(Interpolation(kind), f"{tmp_path}/whole", as_table(X, rare)).arrays["weight"][-RARE:] > 0
+    cut = as_table(X, rare).append_column("sex", sex)
+    found = fitted(Interpolation(kind), f"{tmp_path}/cut", cut, ("label", "sex"))
+    own = np.concatenate([np.flatnonzero(rare & (np.asarray(sex) == cell)) for cell in "FM"]) - (400 - RARE)
+    same = (found.arrays["weight"][-RARE:] > 0) == whole[own]
+    # A machine for each cell has vectors of its own.
+    assert same.mean() > 0.7 if kind == "svm" else same.all()

@@ -25,7 +25,7 @@ from codsa_ray.regions import Regions
 from codsa_ray.schema import Schema
 
 from bases import base, small_gpt2
-from tables import LocalWorker, digest, mixed_table, schema_of, with_regions
+from tables import LocalWorker, digest, half_rare, mixed_table, schema_of, with_regions
 
 Data = tuple[pa.Table, Schema, Regions]
 TINY = replace(LanguageModel.tiny(), block=40)
@@ -270,6 +270,15 @@ def test_regions_and_dependence_between_columns_are_drawn(mode: str) -> None:
         assert np.mean(x) == pytest.approx(centre, abs=0.35)
         assert np.corrcoef(x, z)[0, 1] > 0.5
         assert np.mean((x > 1.5) == (np.array(rows["colour"].to_pylist()) == "red")) > 0.85
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_goes_with_categories_that_are_not_kept_is_drawn_as_often_as_it_is(mode: str) -> None:
+    """Half of the rows have rare codes and x near -5: so have half of those drawn, under a kept code, and nulls stay a tenth."""
+    found = fitted(replace(LanguageModel.tiny(), mode=mode, steps=300, block=4096), half_rare()).block(0, 1)
+    assert (found["x"].to_numpy() < 0).mean() == pytest.approx(0.5, abs=0.12)
+    assert set(found["code"].drop_null().to_pylist()) == {"often", "seldom"}
+    assert mode == "imbllm" or found["code"].null_count / len(found) == pytest.approx(0.1, abs=0.05)
 
 
 @pytest.mark.parametrize("rows", [50, 1])

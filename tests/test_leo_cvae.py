@@ -13,13 +13,13 @@ from torch.distributions import Normal, kl_divergence
 from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
-from codsa_ray.generators.leo_cvae import LeoCvae, entropies, labels_of
+from codsa_ray.generators.leo_cvae import LeoCvae, entropies
 from codsa_ray.neighbours import Space
 from codsa_ray.nn.cvae import divergence, mismatch
 from codsa_ray.nn.layout import Layout
 from codsa_ray.nn.precondition import CODE
 
-from tables import LocalWorker, digest, mixed_table, with_regions
+from tables import LocalWorker, digest, with_regions
 
 SIGMAS = 5.0
 QUICK = LeoCvae(steps=300, rate=5e-3, block=4000)
@@ -45,7 +45,7 @@ def as_table(X: np.ndarray, rare: np.ndarray) -> pa.Table:
 
 def test_local_entropy_is_scipy_s_of_the_fifteen_nearest() -> None:
     X, rare = points()
-    found = entropies(Space.of(X, np.ones(3, dtype=bool)), rare.astype(int), 15)
+    found = entropies(Space.of(X, np.ones(3, dtype=bool)), rare.astype(int), np.ones(len(X)), 15)
     near = np.argsort(cdist(X, X) + np.where(np.eye(len(X)) > 0, np.inf, 0), axis=1)[:, :15]
     known = [entropy([rare[row].mean(), 1 - rare[row].mean()], base=2) for row in near]
     assert found == pytest.approx(known)
@@ -54,14 +54,8 @@ def test_local_entropy_is_scipy_s_of_the_fifteen_nearest() -> None:
 
 def test_entropy_is_zero_for_classes_apart_and_for_a_single_row() -> None:
     X, rare = points(away=50.0)
-    assert entropies(Space.of(X, np.ones(3, dtype=bool)), rare.astype(int), 15).max() == 0
-    assert entropies(Space.of(X[:1], np.ones(3, dtype=bool)), np.zeros(1, dtype=int), 15).tolist() == [0]
-
-
-def test_labels_are_the_target_s_where_regions_fix_it() -> None:
-    table = mixed_table()[0].drop(["_region", "_row"])
-    assert labels_of(with_regions(table, "label", ("label", "sex"))[2], "label").tolist() == [0, 0, 1, 1]
-    assert labels_of(with_regions(table, "wage", ("sex",))[2], "wage").tolist() == [0, 1]
+    assert entropies(Space.of(X, np.ones(3, dtype=bool)), rare.astype(int), np.ones(len(X)), 15).max() == 0
+    assert entropies(Space.of(X[:1], np.ones(3, dtype=bool)), np.zeros(1, dtype=int), np.ones(1), 15).tolist() == [0]
 
 
 def test_divergence_is_torch_s() -> None:
@@ -92,7 +86,7 @@ def test_seeds_are_drawn_in_proportion_to_one_plus_entropy_to_the_gamma(tmp_path
     X, rare = points()
     weight = fit(LeoCvae(gamma=0.0, steps=1), tmp_path / "a", as_table(X, rare)).read_arrays("cvae.safetensors")["weight"]
     assert set(weight) == {1.0}
-    far = entropies(Space.of(X, np.ones(3, dtype=bool)), rare.astype(int), 15) > 0.9
+    far = entropies(Space.of(X, np.ones(3, dtype=bool)), rare.astype(int), np.ones(len(X)), 15) > 0.9
     # A cell is null where the seed's is: the share of nulls is that of the seeds that are marked.
     mark = pa.array([None if f else 1.0 for f in far], pa.float64())
     table = as_table(X, rare).append_column("mark", mark)
@@ -130,3 +124,25 @@ def test_settings_that_cannot_be_are_refused() -> None:
     for wrong in ({"gamma": -1.0}, {"held_out": 1.0}, {"steps": 0}):
         with pytest.raises(SettingError):
             LeoCvae(**wrong)
+
+
+def test_entropy_is_that_of_all_rows_when_a_class_is_thinned() -> None:
+    """Half rare, half common; of the common a fifth is kept: the share of each is even again, and the entropy near its one bit."""
+    rng = np.random.default_rng(0)
+    X, rare = rng.random((4000, 2)), rng.random(4000) < 0.5
+    kept = rare | (rng.random(4000) < 0.2)
+    found = []
+    for some, weight in ((np.ones(4000, dtype=bool), np.ones(4000)), (kept, np.where(rare, 1.0, 5.0)), (kept, np.ones(4000))):
+        space = Space.of(X[some], np.ones(2, dtype=bool))
+        found.append(entropies(space, rare[some].astype(int), weight[some], 15)[rare[some]].mean())
+    assert found[0] > 0.9
+    assert abs(found[1] - found[0]) < 0.6 * abs(found[2] - found[0])
+
+
+def test_nearly_all_rows_held_out_leave_one_of_each_region_to_learn_from(tmp_path: Path) -> None:
+    X, rare = points()
+    some = np.concatenate([np.flatnonzero(~rare)[:10], np.flatnonzero(rare)[:10]])
+    settings = LeoCvae(steps=2, block=8, held_out=0.99)
+    assert len(settings.load(fit(settings, tmp_path, as_table(X[some], rare[some]))).block(1, 1)) == 8
+    data = FitData.of(*with_regions(as_table(X[some], rare[some]), "label", ("label",)), seed=1)
+    assert [len(part) for part in data.split(0.99)] == [2, 18]

@@ -1,6 +1,6 @@
 """majority_map: the kernel distance and the triplet loss in closed form, danger as imbalanced-learn sees it, and that rows arrive."""
 
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
 from codsa_ray.generators.majority_map import FittedMajorityMap, MajorityMap, borderline, safe
 from codsa_ray.neighbours import Space
+from codsa_ray.nn import train as loop
 from codsa_ray.nn.translator import MARGIN, SPREAD, Translator, discrepancy, triplet
 
 from tables import LocalWorker, digest, with_regions
@@ -85,7 +86,7 @@ def test_danger_is_borderline_smote_s() -> None:
     sampler.fit_resample(X, rare)
     known = sampler._in_danger_noise(sampler.nn_m_, X[rare], True, rare, kind="danger")
     assert 0 < known.sum() < rare.sum()
-    found = borderline(Space.of(X, np.ones(3, dtype=bool)), np.array([0, (~rare).sum(), len(X)]), 5)
+    found = borderline(Space.of(X, np.ones(3, dtype=bool)), rare, np.ones(len(X)), 5)
     assert np.array_equal(found[rare], known)
 
 
@@ -148,3 +149,30 @@ def test_settings_that_cannot_be_are_refused() -> None:
     for wrong in ({"batch": 1}, {"triplet": -0.1}, {"steps": 0}):
         with pytest.raises(SettingError):
             MajorityMap(**wrong)
+
+
+def test_danger_is_told_by_classes_and_at_the_true_imbalance() -> None:
+    """Weights of 4 for the rows of one class are that class given four times over, but for where the k-th lies."""
+    X, rare = points()
+    space, k = Space.of(X, np.ones(3, dtype=bool)), 5
+    near = space.nearest(np.arange(300), np.arange(300), k, 1.0)[0]
+    found = borderline(space, rare, np.where(rare, 1.0, 4.0), k)
+    for row in np.flatnonzero(rare):
+        around = [other for other in near[row] for _ in range(1 if rare[other] else 4)][:k]
+        outside = np.mean(~rare[around])
+        assert found[row] == (0.5 < outside < 1)
+
+
+def test_a_map_that_takes_an_hour_leaves_nothing_to_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    X, rare = points()
+    table = pa.table({"x": X[:, 0], "y": X[:, 1], "label": np.array(["a", "b", "c"])[rare + (X[:, 2] > 1.5) * ~rare * 2]})
+    found, schema, regions = with_regions(table, "label", ("label",))
+    settings, files = MajorityMap(steps=250, batch=32, width=8), []
+    for hour in (0, 3600):
+        clock = count(0, hour or 1e-3)
+        monkeypatch.setattr(loop, "monotonic", lambda clock=clock: next(clock))
+        worker = LocalWorker(Folder(str(tmp_path / str(hour))))
+        settings.fit(FitData.of(found, schema, regions, 1), worker)
+        files.append((tmp_path / str(hour) / "maps.safetensors").read_bytes())
+    assert len(settings.load(worker.folder).maps) == 2
+    assert files[0] == files[1]

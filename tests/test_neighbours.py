@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import mode
 
 from codsa_ray import neighbours
-from codsa_ray.neighbours import Space, commonest
+from codsa_ray.neighbours import Space, apart, commonest, counted
 
 SIGMAS = 5.0
 
@@ -106,3 +106,29 @@ def test_the_commonest_known_code_wins_and_ties_are_even() -> None:
     assert set(even) == {0.0, 1.0}
     assert abs(even.mean() - 0.5) < SIGMAS * 0.5 / 100
     assert set(commonest(codes, np.arange(5) < np.ones((3000, 1)), rng) - codes[:, 0]) == {0.0}
+
+
+def test_neighbours_count_for_those_that_they_stand_for_until_they_are_k() -> None:
+    near, labels = np.array([[1, 2, 3, 4], [2, 3, 4, 0]]), np.array([0, 0, 1, 1, 0])
+    assert counted(near, np.ones(5)).tolist() == [[1, 1, 1, 1], [1, 1, 1, 1]]
+    weight = np.array([1, 1, 2.5, 2.5, 1])
+    assert counted(near, weight).tolist() == [[1, 2.5, 0.5, 0], [2.5, 1.5, 0, 0]]
+    assert apart(np.array([0, 1]), near, labels, weight).tolist() == [0.75, 1]
+    assert apart(np.array([0, 1]), near, np.zeros(5), np.array([1.1, 1.3, 1.7, 1.9, 1.0])).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("kept", "k"), [(0.5, 10), (0.2, 15), (0.05, 5)])
+def test_rows_around_are_judged_after_thinning_as_before(kept: float, k: int) -> None:
+    """The share of common rows around a rare one, and how often it is all: nearer to the whole table's than without weights."""
+    rng = np.random.default_rng(0)
+    rare = np.arange(9000) >= 8700
+    X, thin = rng.random((9000, 2)), rare | (rng.random(9000) < kept)
+
+    def judged(X: np.ndarray, rare: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        space, rows = Space.of(X, np.ones(2, dtype=bool)), np.arange(len(X))
+        outside = apart(np.flatnonzero(rare), space.nearest(rows, rows, k, 1.0)[0][rare], rare, weight)
+        return np.array([outside.mean(), (outside == 1).mean()])
+
+    whole = judged(X, rare, np.ones(9000))
+    weighed, plain = (judged(X[thin], rare[thin], w) for w in (np.where(rare, 1, 1 / kept)[thin], np.ones(thin.sum())))
+    assert (np.abs(weighed - whole) < 0.5 * np.abs(plain - whole)).all()

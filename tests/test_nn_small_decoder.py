@@ -1,5 +1,6 @@
 """The small decoder: its probabilities sum to one in every order, its cache changes nothing, and tokens give the rows back."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from codsa_ray.audit.marginals import kolmogorov
 from codsa_ray.nn.orders import GREAT, IMBLLM, LABEL_FIRST, Orders
-from codsa_ray.nn.small_decoder import Drawing, SmallDecoder, chosen
+from codsa_ray.nn.small_decoder import Drawing, SmallDecoder, chosen, shown_of, within
 from codsa_ray.nn.table_tokens import TableTokens
 from codsa_ray.schema import Column
 
@@ -76,6 +77,18 @@ def test_rows_are_drawn_as_often_as_the_decoder_says() -> None:
 def test_what_may_not_be_drawn_never_is() -> None:
     chance = torch.rand(2000, 4, generator=torch.Generator().manual_seed(1))
     assert Drawing(decoder(), (2, 3, 4, 5)).tokens({}, [0, 1, 2, 3], chance)[:, 3].max() == 4
+
+
+def test_a_token_without_a_value_is_told_on_and_shown_as_those_that_stand_for_it() -> None:
+    """Of shares .4, .1, .2 and .3 the last is shared out between the first two as 4 to 1, and the third keeps its own."""
+    scores, chance = torch.log(torch.tensor([[0.4, 0.1, 0.2, 0.3]])).expand(10_000, 4), (torch.arange(10_000) + 0.5) / 10_000
+    shares = torch.bincount(shown_of(chosen(scores, chance), scores, within(scores, chance), 2), minlength=4) / 10_000
+    assert shares.tolist() == pytest.approx([0.64, 0.16, 0.2, 0], abs=1e-3)
+    network = decoder((2, 3))
+    told, uniform = Drawing(network, (2, 3)), torch.rand(20_000, 2, generator=torch.Generator().manual_seed(1))
+    plain, shown = told.tokens({}, [1, 0], uniform), replace(told, stand=(0, 1)).tokens({}, [1, 0], uniform)
+    assert torch.equal(plain[:, 0], shown[:, 0]), "what comes after is drawn from what was told"
+    assert torch.equal(torch.where(plain[:, 1] == 2, 0, plain[:, 1]), shown[:, 1])
 
 
 @given(st.lists(st.floats(-30, 30) | st.just(-np.inf), min_size=2, max_size=6), st.floats(0, 1, exclude_max=True, width=32))

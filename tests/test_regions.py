@@ -96,3 +96,12 @@ def test_json_gives_regions_back_with_typed_constants() -> None:
     assert again == found
     assert again.constant_columns == ("flag", "n", "x", "s", "none")
     assert [type(value) for _, value in again.items[0].constants] == [bool, int, float, str, type(None)]
+
+
+def test_labels_are_the_target_s_where_regions_fix_it_and_else_groups() -> None:
+    """Cells and strata of one class share its label."""
+    cells = [(label, stratum) for label in ("no", "yes") for stratum in (0, 1)]
+    fixed = Regions(tuple(Region("", g // 2, s, 1, (("label", label),)) for g, (label, s) in enumerate(cells)), (0.5, 0.5))
+    assert fixed.labels("label").tolist() == [0, 0, 1, 1]
+    assert fixed.labels("wage").tolist() == [0, 0, 1, 1]
+    assert regions([1, 1, 1], [0.2, 0.3, 0.5]).labels("wage").tolist() == [0, 1, 2]

@@ -154,7 +154,35 @@ def test_a_table_and_back_is_the_same() -> None:
     assert np.array_equal(joined(A[:2], table_of(A[2:])), A)
 
 
+def test_whole_numbers_and_truth_values_come_back_exactly_beside_missing_ones() -> None:
+    """2^53 + 1 is the first whole number that a float cannot hold."""
+    whole, truth = [2**53 + 1, None, 3], [True, None, False]
+    A = np.array([[w, t] for w, t in zip(whole, truth, strict=True)], dtype=object)
+    back = joined(A, table_of(A))[3:]
+    assert back[[0, 2]].tolist() == A[[0, 2]].tolist()
+    assert [[type(value) for value in row] for row in back] == [[int, bool], [float, float], [int, bool]]
+    B = np.array([[2**53 + 1, True], [3, False]], dtype=object)
+    assert [[type(value) for value in row] for row in joined(B, table_of(B))[2:]] == [[int, bool]] * 2
+    types = {"whole": "Int64", "arrow": "int64[pyarrow]", "object": object, "truth": "boolean"}
+    X = pd.DataFrame({"whole": whole, "arrow": whole, "object": whole, "truth": truth}, dtype=object).astype(types)
+    pd.testing.assert_frame_equal(joined(X.iloc[:0], table_of(X)), X)
+
+
 # --- what is refused
+
+
+@pytest.mark.parametrize("form", [np.asarray, pd.DataFrame, lambda X: pd.DataFrame(X).astype(object), lambda X: X.astype(object)])
+def test_infinity_is_refused_in_whatever_form_it_comes(form: object) -> None:
+    X, y = rows()
+    X[5, 1] = np.inf
+    with pytest.raises((ValueError, InputError), match="infinity"):
+        CoDSASampler(generator="bootstrap").fit_resample(form(X), y)  # type: ignore[operator]
+
+
+def test_more_classes_than_can_be_told_apart_are_refused_by_the_name_that_the_caller_gave_them() -> None:
+    X = np.random.default_rng(0).normal(size=(303, 2))
+    with pytest.raises(InputError, match="at most 100 classes in y; got 101"):
+        CoDSASampler(generator="bootstrap").fit_resample(X, np.arange(303) % 101)
 
 
 def test_a_sparse_matrix_is_refused_in_words() -> None:

@@ -19,7 +19,7 @@ from codsa_ray.folder import Folder
 from codsa_ray.generators.sequential_trees import FittedTrees, SequentialTrees, Turn, _donors, _gaps, _nodes, _ranks
 from codsa_ray.schema import Column
 
-from tables import LocalWorker, mixed_table, with_regions
+from tables import LocalWorker, half_rare, mixed_table, with_regions
 
 SIGMAS = 5.0
 
@@ -212,6 +212,31 @@ def test_three_thousand_levels_keep_what_goes_with_each(tmp_path: object) -> Non
         assert (drawn == level).mean() == pytest.approx(0.05, abs=0.015)
         assert values[drawn == level].mean() == pytest.approx(10.0 * level, abs=1.0)
     assert values[drawn >= 10].mean() == pytest.approx(-5.0, abs=1.0)
+
+
+def test_what_goes_with_categories_that_are_not_kept_is_drawn_as_often_as_it_is(tmp_path: object) -> None:
+    """Half of the rows have rare codes and x near -5: so have half of those drawn, under a kept code, by what the leaf has of each."""
+    worker = LocalWorker(Folder(str(tmp_path)))
+    SequentialTrees(block=8192).fit(FitData.of(*half_rare(), seed=1), worker)
+    rows = SequentialTrees(block=8192).load(worker.folder).block(0, 1)
+    assert (rows["x"].to_numpy() < 0).mean() == pytest.approx(0.5, abs=0.05)
+    known = rows["code"].drop_null().to_pylist()
+    assert set(known) == {"often", "seldom"}
+    assert np.mean([code == "often" for code in known]) == pytest.approx(0.7, abs=0.05)
+    assert rows["code"].null_count / len(rows) == pytest.approx(0.1, abs=0.02)
+
+
+def test_a_leaf_without_a_kept_category_takes_those_of_the_whole_column() -> None:
+    cell = Cells(Column("c", "categorical", "string", categories=("u", "v"), other=True))
+    split = {"left": [1, -1, -1], "right": [2, -1, -1], "feature": [0, -2, -2], "threshold": [0.5, -2.0, -2.0], "ranks": []}
+    donors = {"start": [0, 0, 4], "count": [7, 4, 3], "donors": np.array([0, 0, 1, 2, 2, 2, 2])}
+    turn = Turn.of(cell, -1, {name: np.array(values) for name, values in (split | donors).items()}, [0])
+    X = np.repeat([[0.0], [1.0]], 3000, axis=0).astype(np.float32)
+    u = np.tile((np.arange(3000) + 0.5) / 3000, 2)
+    drawn = turn.draw(X, [], u)
+    shown = turn.shown(drawn, X, u)
+    assert [np.bincount(part, minlength=3).tolist() for part in (drawn[:3000], drawn[3000:])] == [[1500, 750, 750], [0, 0, 3000]]
+    assert [np.bincount(part, minlength=3).tolist() for part in (shown[:3000], shown[3000:])] == [[2000, 1000, 0], [2000, 1000, 0]]
 
 
 def test_constraints_hold_by_counted_redraw_and_impossible_ones_end(tmp_path: object) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -21,8 +22,10 @@ from codsa_ray.local import Drawn, Local
 from codsa_ray.nn.row_sequences import END, NULL, RowSequences
 from codsa_ray.nn.text_gate import GRAM, TextGate, runs_of, share_of
 from codsa_ray.nn.text_words import BROKEN, TextWords
+from codsa_ray.nn.word_drawing import picks
 
 import runs
+from tables import half_rare
 
 KIND = ["the room was clean and the staff was kind", "we loved the breakfast and the view", "the pool was warm and the food was good"]
 RUDE = ["the room was dirty and the staff was rude", "never again the bed was broken", "noise all night and a cold shower"]
@@ -198,6 +201,15 @@ def test_texts_with_the_mark_of_broken_ones_are_drawn_where_training_texts_hold_
     odd = one.set_column(one.column_names.index("review"), "review", pa.array([BROKEN]))
     assert plain.refused(odd, 0)[f"'review' {UNREADABLE}"].all()
     assert not drawn.fitted.refused(pa.table({"review": [BROKEN]}), 0)[f"'review' {UNREADABLE}"].any()
+
+
+def test_a_place_for_a_category_that_is_not_kept_is_drawn_and_shown_as_a_kept_one() -> None:
+    table, schema, regions = half_rare(400)
+    rows = RowSequences.of(schema.columns[:2], table, regions, bins=10, vocabulary=400, longest=4)
+    first, past = rows.column(0)
+    assert (past - first, rows.tokens.moving[0].stand) == (4, 2), "often, seldom, null and the rest, for which the first two stand"
+    scores, chance = torch.zeros(1000, 4), (np.arange(1000, dtype=np.float32) + 0.5) / 1000
+    assert np.bincount(picks(scores, 1.0, chance, 2)).tolist() == [375, 375, 250]
 
 
 def test_drawing_with_a_cache_is_drawing_without() -> None:

@@ -1,8 +1,8 @@
-"""SMOTE inside clusters of like density, with rows that only others surround left out (GK-SMOTE); knows no label beyond the region's.
+"""SMOTE inside clusters of like density, with rows that only other classes surround left out (GK-SMOTE); knows no network.
 
 Source: Miraj et al., GK-SMOTE, APWeb-WAIM 2025, in the steps of the author's public implementation, since the paper's thresholds are not
 stated. Of a region's rows
-1. those whose k nearest rows all lie outside the region are noise and start no segment;
+1. those whose k nearest rows are all of other classes (Regions.labels) are noise and start no segment;
 2. each other has the density f(p) = mean over q of exp(-d(p, q)^2 / 2 h^2), q being p itself and its k - 1 nearest of the rest;
 3. two means of f part them in safe (dense) and borderline ones;
 4. rows are drawn on segments to the k nearest of the same part (SMOTE), in proportion to the parts' sizes.
@@ -10,6 +10,8 @@ What we changed, and why:
 - h, the deviation of a row's own k distances, makes f independent of scale: it tells even from uneven spacing, not dense from sparse.
   `bandwidth='region'` takes the median of those instead, one h for the region, so that f is a density. The published one is the default.
 - Two means of numbers have an exact solution by sorting: no starts at random.
+- Among the k nearest, rows of a region that `cap` thinned count for those that they stand for (neighbours.py): a rare row is judged amid
+  all common ones, not amid those that were kept.
 - Noise takes no part in 2 to 4; where every row is noise, all are kept and this is said. Distances and categories are SMOTE-NC's; a drawn
   row is null where the row that it starts from is.
 
@@ -32,7 +34,7 @@ from codsa_ray.errors import SettingError, ShortOfRows
 from codsa_ray.filled import Filled, drawn_table
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
-from codsa_ray.neighbours import Space, commonest
+from codsa_ray.neighbours import Space, apart, commonest
 from codsa_ray.seeds import rng_of
 
 BANDWIDTHS = ("own", "region")
@@ -84,7 +86,7 @@ class GkSmote:
             if start == stop:
                 continue
             rows = np.arange(start, stop)
-            part[rows] = self.parts(space, rows)
+            part[rows] = self.parts(space, rows, filled.labels, filled.weight)
             if not part[rows].any():
                 notice.append(f"{item.name}: every row is noise, all are kept")
                 part[rows] = 1
@@ -97,13 +99,13 @@ class GkSmote:
         worker.folder.write_arrays("rows.safetensors", arrays)
         worker.folder.write_json("gk_smote.json", {"cells": [c.to_json() for c in filled.cells], "notice": notice})
 
-    def parts(self, space: Space, rows: np.ndarray) -> np.ndarray:
+    def parts(self, space: Space, rows: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """(rows,) 0 noise, 1 borderline or 2 safe, of one region's rows."""
         everything, cost = np.arange(len(space.ordered)), space.cost(rows)
         found = np.ones(len(rows), dtype=np.int8)
         if len(rows) < len(everything):
             near, _ = space.nearest(rows, everything, min(self.k, len(everything) - 1), cost)
-            found[((near < rows[0]) | (near > rows[-1])).all(axis=1)] = 0
+            found[apart(rows, near, labels, weight) == 1] = 0
         kept = rows[found > 0]
         others = min(self.k, len(kept)) - 1
         if others > 0:

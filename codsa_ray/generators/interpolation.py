@@ -4,6 +4,8 @@ Sources: SMOTE and SMOTE-NC (Chawla et al. 2002, sections 4.2 and 6.1), Borderli
 al. 2008, equations 1 to 5), SVM-SMOTE (Nguyen, Cooper & Kamei 2009). imbalanced-learn makes the points; what differs, and why:
 - Neighbours are sought once, at fit, block by block (neighbours.py): never an n x n matrix, never a dense one-hot one.
 - SMOTE-NC's rules for categories go with every kind, so that each takes mixed tables.
+- "Outside" is of another class (Regions.labels), whatever other cells the region's class is cut into; rows of a region that `cap` thinned
+  count for those that they stand for (neighbours.py), so that danger is judged at the true imbalance.
 - A null takes part as the region's median or commonest value, and a drawn row is null where the row that it starts from is.
 - SVM-SMOTE's support vectors are told by the margin, so that rows beyond the SVR rows that the machine is trained on are judged alike;
   half of its rows are drawn from the vectors in danger, where imbalanced-learn takes a share from Beta(10, 10) with that mean.
@@ -32,7 +34,7 @@ from codsa_ray.errors import SettingError, ShortOfRows
 from codsa_ray.filled import Filled, drawn_table
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
-from codsa_ray.neighbours import Space, commonest
+from codsa_ray.neighbours import Space, apart, commonest
 from codsa_ray.seeds import rng_of
 
 KINDS = ("smote", "borderline", "adasyn", "svm")
@@ -51,8 +53,8 @@ class Interpolation:
     """SMOTE and its family.
 
     The kinds differ in which rows segments start from: any row; borderline: those of whose `around` neighbours at least half but not
-    all lie outside the region; adasyn: rows weighted by that share; svm: support vectors of the region against all others, whose
-    neighbours are not all outside. A segment leads towards a neighbour of the region; from svm's safe vectors it leads away from it.
+    all are of another class; adasyn: rows weighted by that share; svm: support vectors of the region against all other classes, whose
+    neighbours are not all of those. A segment leads towards a neighbour of the region; from svm's safe vectors it leads away from it.
 
     Args:
         kind: smote, borderline, adasyn or svm.
@@ -85,16 +87,16 @@ class Interpolation:
             return
         filled = Filled.of(data.table(self.cap), data.schema, data.regions)
         X = filled.matrix()
-        found = self._neighbours(Space.of(X, filled.ordered), filled.starts, [item.name for item in data.regions.items])
+        found = self._neighbours(Space.of(X, filled.ordered), filled, [item.name for item in data.regions.items])
         k = np.clip(np.diff(filled.starts) - 1, 1, self.k)
         arrays = {"X": X, "nulls": filled.nulls, "starts": filled.starts, "k": k}
         worker.folder.write_arrays("rows.safetensors", arrays | {"near": found.near, "weight": found.weight, "reach": found.reach})
         worker.folder.write_json("interpolation.json", {"cells": [c.to_json() for c in filled.cells], "notice": found.notice})
 
-    def _neighbours(self, space: Space, starts: np.ndarray, names: list[str]) -> "Found":
-        n = int(starts[-1])
+    def _neighbours(self, space: Space, filled: Filled, names: list[str]) -> "Found":
+        n = len(filled)
         found = Found(np.repeat(np.arange(n, dtype=np.int32)[:, None], self.k, axis=1), np.ones(n), np.ones(n), [])
-        for (start, stop), name in zip(pairwise(starts), names, strict=True):
+        for (start, stop), name in zip(pairwise(filled.starts), names, strict=True):
             rows = np.arange(start, stop)
             k = min(self.k, len(rows) - 1)
             if k < self.k and len(rows):
@@ -104,24 +106,24 @@ class Interpolation:
             cost = space.cost(slice(start, stop))
             found.near[start:stop, :k] = space.nearest(rows, rows, k, cost)[0]
             if self.kind != "smote":
-                weight, reach = self._starts(space, rows, cost)
+                weight, reach = self._starts(space, rows, cost, filled)
                 if not weight.any():
-                    found.notice.append(f"{name}: no row is near another region as {self.kind} wants, every row is a start")
+                    found.notice.append(f"{name}: no row is near another class as {self.kind} wants, every row is a start")
                     weight, reach = np.ones(len(rows)), np.ones(len(rows))
                 found.weight[start:stop], found.reach[start:stop] = weight, reach
         return found
 
-    def _starts(self, space: Space, rows: np.ndarray, cost: float) -> tuple[np.ndarray, np.ndarray]:
-        """(rows,) weight of each row of the region as a start, from the share of its neighbours outside, and how far a segment goes."""
+    def _starts(self, space: Space, rows: np.ndarray, cost: float, filled: Filled) -> tuple[np.ndarray, np.ndarray]:
+        """(rows,) weight of each row of the region as a start, from the share of other classes around, and how far a segment goes."""
         everything = np.arange(len(space.ordered))
         near, _ = space.nearest(rows, everything, min(self.around, len(everything) - 1), cost)
-        outside = ((near < rows[0]) | (near > rows[-1])).mean(axis=1)
+        outside = apart(rows, near, filled.labels, filled.weight)
         danger, reach = (outside >= 0.5) & (outside < 1), np.ones(len(rows))
         if self.kind == "adasyn":
             return outside, reach
         if self.kind == "borderline":
             return danger.astype(float), reach
-        vector = _supporting(space, rows, cost) & (outside < 1)
+        vector = _supporting(space, rows, np.flatnonzero(filled.labels != filled.labels[rows[0]]), cost) & (outside < 1)
         in_danger, safe = vector & danger, vector & ~danger
         # Half of all draws each, where there are both.
         return in_danger / max(in_danger.sum(), 1) + safe / max(safe.sum(), 1), np.where(safe, -OUT, reach)
@@ -155,9 +157,8 @@ class Found:
     notice: list[str]
 
 
-def _supporting(space: Space, rows: np.ndarray, cost: float) -> np.ndarray:
-    """(rows,) True where a support vector machine's margin between the region and all other rows is at most 1."""
-    others = np.delete(np.arange(len(space.ordered)), rows)
+def _supporting(space: Space, rows: np.ndarray, others: np.ndarray, cost: float) -> np.ndarray:
+    """(rows,) True where a support vector machine's margin between the region and the others is at most 1."""
     if not len(others) or not space.ordered.shape[1] + space.codes.shape[1]:
         return np.zeros(len(rows), dtype=bool)
     own = rows if len(rows) + len(others) <= SVR else _even(rows, SVR // 2)

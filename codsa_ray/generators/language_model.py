@@ -7,7 +7,8 @@ What differs from them, and why:
 - Decoding is constrained: at each place only tokens that the schema allows have a probability (nn/grammar.py). The papers sample freely
   and throw away or patch rows that do not parse; here every row parses, categories exist, numbers are in bounds, drawing always ends.
 - Without `base` no text is written: a row is one token per column, a category or a bin of about equal mass (nn/table_tokens.py), and the
-  decoder is small enough to train from nothing (nn/small_decoder.py). Bins start out like their neighbours.
+  decoder is small enough to train from nothing (nn/small_decoder.py). Bins start out like their neighbours. Categories that the schema
+  does not keep are one token, told to later columns; in the row stands a kept one, as likely as it was there. With a base they are no text.
 - A region is a condition that every row is told (its constants in text; the sum of its factors and itself in tokens), not a filter on
   what was drawn. All rows are learned from, at natural frequency, so that a rare region borrows; ImbLLM learns from the minority alone
   (as this does when it is given nothing else).

@@ -6,9 +6,13 @@ Source: Zare et al. 2025, arXiv:2509.25334 (v3).
 - Drawing: a real row of the region with probability in proportion to (1 + H)^gamma, its code with the encoder's noise, decoded.
 What we changed, and why:
 - Neighbours are sought over columns of unit deviation and within blocks; the paper's, over columns as they come, follow the widest one.
+- Rows of a region that `cap` thinned count for those that they stand for among a row's neighbours (neighbours.py).
 - Columns are quantile normals and one-hot codes with cross-entropy (nn/table_codec.py): squared error on raw columns is what heavy tails
   spoil. A drawn number stays within what its region showed; a level is drawn with the decoder's chance.
-- w_y is how often a row is in a batch instead of a weight: the same mean, without gradients of N / C times the usual size.
+- w_y is how often a row is in a batch instead of a weight: the same mean of errors, without gradients of N / C times the usual size. The
+  divergence is so averaged over balanced rows too, where the paper averages it over rows as they come, and so mostly over the common.
+- Where regions are cells of a label, a region stands for y in w_y and in what the network is told, since rows are asked for by region; the
+  label itself decides the entropy alone. By label, a cell of few rows would hardly be learned from.
 - Seeds are all of the region's rows, those held out for stopping among them (the published code draws from its 80 % alone), and the
   weights kept are the averaged ones of the best held-out loss (there a reference to the last). No dropout: held-out rows stop the fit.
 - Nulls are the seed row's.
@@ -36,14 +40,13 @@ from codsa_ray.errors import SettingError, ShortOfRows
 from codsa_ray.filled import Filled
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
-from codsa_ray.neighbours import Space
+from codsa_ray.neighbours import Space, counted
 from codsa_ray.nn.cvae import Cvae, mismatch
 from codsa_ray.nn.device import one_thread
 from codsa_ray.nn.layout import Layout
 from codsa_ray.nn.mass import Mass
 from codsa_ray.nn.region_codec import RegionCodec
 from codsa_ray.nn.train import Score, Training, train
-from codsa_ray.regions import Regions
 from codsa_ray.seeds import rng_of, seed_of
 
 FEWEST = 10
@@ -107,8 +110,7 @@ class LeoCvae:
         filled = Filled.of(data.table(self.cap), data.schema, data.regions)
         codec, latents = RegionCodec.of(filled)
         space = Space.of(filled.matrix(), filled.ordered)
-        labels = labels_of(data.regions, data.schema.target)[filled.region]
-        weight = (1 + entropies(space, labels, self.neighbours)) ** self.gamma
+        weight = (1 + entropies(space, filled.labels, filled.weight, self.neighbours)) ** self.gamma
         held = _held(filled.starts, self.held_out, data.seed)
         rows = _Rows(torch.from_numpy(latents), torch.from_numpy(filled.region), torch.from_numpy(weight.astype(np.float32)))
         loss = _Loss(self, codec.codec.layout, rows, _even(filled.region, ~held))
@@ -138,20 +140,16 @@ class LeoCvae:
             return Cvae(size, regions, self.width, self.code)
 
 
-def labels_of(regions: Regions, target: str) -> np.ndarray:
-    """(K,) int64 label of each region: the target's value where regions fix it, else the region itself."""
-    values = [dict(item.constants).get(target, index) for index, item in enumerate(regions.items)]
-    return np.unique(np.array(values, dtype=str), return_inverse=True)[1]
-
-
-def entropies(space: Space, labels: np.ndarray, k: int) -> np.ndarray:
-    """(n,) local entropy in bits of (n,) labels among each row's k nearest others, or as many as there are."""
+def entropies(space: Space, labels: np.ndarray, weight: np.ndarray, k: int) -> np.ndarray:
+    """(n,) local entropy in bits of (n,) labels among each row's k nearest others, or as many as there are; rows count by weight."""
     rows = np.arange(len(labels))
     k = min(k, len(rows) - 1)
     if k < 1:
         return np.zeros(len(rows))
-    near = labels[space.nearest(rows, rows, k, space.cost(rows))[0]]
-    shares = ((near == label).mean(axis=1) for label in np.unique(labels))
+    near = space.nearest(rows, rows, k, space.cost(rows))[0]
+    count, told = counted(near, weight), labels[near]
+    total = count.sum(axis=1)
+    shares = (np.where(told == label, count, 0).sum(axis=1) / total for label in np.unique(labels))
     return np.asarray(sum((-xlogy(share, share) / np.log(2) for share in shares), np.zeros(len(rows))))
 
 
@@ -240,9 +238,9 @@ def _even(region: np.ndarray, among: np.ndarray) -> Mass:
 
 
 def _held(starts: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """(n,) bool: `share` of the rows of each region that has FEWEST."""
+    """(n,) bool: `share` of the rows of each region that has FEWEST, but one row at least is left."""
     held = np.zeros(int(starts[-1]), dtype=bool)
     for region in np.flatnonzero(np.diff(starts) >= FEWEST):
         rows = rng_of(seed, "held out", int(region)).permutation(np.arange(starts[region], starts[region + 1]))
-        held[rows[: round(share * len(rows))]] = True
+        held[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
     return held

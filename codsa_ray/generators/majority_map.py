@@ -4,12 +4,14 @@ Source: Cha & Kim, MOMS (majority-to-minority mapping for imbalanced classificat
 - f is trained on L = MMD^2(f(donors), region) + lambda mean relu(min |f(x) - danger| - min |f(x) - safe| + 1 + .3 mean |danger - danger'|),
   the squared kernel distance of Gretton et al. 2012 (equation 5, bandwidth the median cross distance of each step) and a triplet loss that
   keeps images nearer to the region's border than to the donors' interior (nn/translator.py).
-- Danger: rows of the region more than half, but not all, of whose k nearest lie outside (Borderline-SMOTE). Safe: donors farther from the
-  region than three quarters of them. Without danger, the kernel distance alone.
+- Danger: rows of the region more than half, but not all, of whose k nearest are of another class (Borderline-SMOTE). Safe: donors farther
+  from the region than three quarters of them. Without danger, the kernel distance alone.
 - A drawn row is f of a donor.
 What we changed, and why:
 - Regions for classes: each region that full balance adds rows to has a map of its own, its donors are the rows of all other regions. The
   others have none: a row of such a region is a real one drawn again, as the paper leaves its majority alone.
+- Danger is told by classes (Regions.labels); rows of a thinned region count for those that they stand for (neighbours.py), and are donors
+  as often.
 - Latents for standardised columns (nn/table_codec.py), so that mixed tables can be mapped: f gives logits of levels, their softmax enters
   the loss, and a level is drawn with that chance. A number stays within what the region showed.
 - Batches for full batches, widths bounded, averaged weights, no gradient clipping (latents are bounded): cost no longer grows with rows.
@@ -24,6 +26,7 @@ points is least at them); columns with thousands of levels.
 """
 
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Self
 
 import numpy as np
@@ -37,7 +40,7 @@ from codsa_ray.errors import SettingError, ShortOfRows
 from codsa_ray.filled import Filled
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
-from codsa_ray.neighbours import Space
+from codsa_ray.neighbours import Space, apart
 from codsa_ray.nn.device import one_thread
 from codsa_ray.nn.layout import Layout
 from codsa_ray.nn.mass import Mass
@@ -107,8 +110,8 @@ class MajorityMap:
         filled = Filled.of(data.table(self.cap), data.schema, data.regions)
         codec, latents = RegionCodec.of(filled)
         region, counts = filled.region, np.diff(filled.starts)
-        mass = (data.regions.counts / np.maximum(counts, 1))[region]
-        danger = borderline(Space.of(filled.matrix(), filled.ordered), filled.starts, self.k)
+        mass = filled.weight
+        danger = borderline(Space.of(filled.matrix(), filled.ordered), filled.labels, mass, self.k)
         arrays: dict[str, np.ndarray] = {"latents": latents, "nulls": filled.nulls, "starts": filled.starts, "mass": mass}
         history = []
         wanted = data.regions.deficits if data.regions.gap > 0 else np.ones(len(counts))
@@ -138,7 +141,8 @@ class MajorityMap:
         rows = (torch.from_numpy(latents[~own]), torch.from_numpy(latents[own]))
         loss = _Loss(self, layout, *rows, Mass.of(mass[~own]), towards, away)
         network = self._network(latents.shape[1], seed_of(seed, "network"))
-        training = Training(steps=self.steps, rate=self.rate, checkpoint=self.steps)
+        # No checkpoint, however long it takes: the next map would resume from it, and maps that are done would be made again all the same.
+        training = Training(steps=self.steps, rate=self.rate, checkpoint=self.steps, minutes=inf)
         with one_thread():
             trained = train(network, loss, None, training, worker, seed_of(seed, "train"))
         return trained.weights, trained.history
@@ -161,15 +165,13 @@ class MajorityMap:
             return Translator(size, self.width)
 
 
-def borderline(space: Space, starts: np.ndarray, k: int) -> np.ndarray:
-    """(n,) bool: more than half, but not all, of a row's k nearest lie outside its region."""
+def borderline(space: Space, labels: np.ndarray, weight: np.ndarray, k: int) -> np.ndarray:
+    """(n,) bool: more than half, but not all, of a row's k nearest have another label; rows count by weight."""
     rows = np.arange(len(space.ordered))
     k = min(k, len(rows) - 1)
     if k < 1:
         return np.zeros(len(rows), dtype=bool)
-    region = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    near = space.nearest(rows, rows, k, space.cost(rows))[0]
-    outside = (region[near] != region[:, None]).mean(axis=1)
+    outside = apart(rows, space.nearest(rows, rows, k, space.cost(rows))[0], labels, weight)
     return (outside > 0.5) & (outside < 1)
 
 

@@ -7,6 +7,10 @@ What differs from them, and why:
 - Which cells are null is drawn first, as whole patterns of the region's own rows: nulls are as frequent as they were, together.
 - Categories go before numbers, fewest levels first: a split between many levels needs rows, and numbers split well on categories.
 - Later trees see a category by the order of its shrunken mean goal, not by 2^levels subsets: thousands of levels cost a sort.
+- Categories that the schema does not keep (beyond 200 levels those after the 200 commonest, and those of under 5 rows; column.py) are one
+  level "other", drawn and told to later trees like any, so that what goes with rare codes is drawn as often as it is. In the row stands
+  a kept level of the same leaf, by its frequency there (of the whole column where the leaf has none): what goes with "other" is seen
+  beside kept levels, which is the price.
 - A number moves up to half the way to its neighbours in the leaf, unless it repeats: rows are no copies, heaps stay heaps. Integers and
   datetimes move in whole steps of their own unit (cells.py), exactly, beyond 2^53 too.
 Bounds, categories and constraints are checked on every block by whoever asks for it (draw.py), which draws broken rows again, counts them
@@ -86,8 +90,8 @@ class SequentialTrees:
         def grown(seen: int) -> dict[str, np.ndarray]:
             j = turns[seen]
             values, null = encoded[j]
-            known = ~null & (cells[j].ordered | (values < cells[j].levels))
-            found = self._grow(cells[j], values, known, features[: first + seen], data.seed) if known.any() else {}
+            drawable = (~null & (cells[j].ordered | (values < cells[j].levels))).any()
+            found = self._grow(cells[j], values, ~null, features[: first + seen], data.seed) if drawable else {}
             return {f"{j}.{name}": array for name, array in found.items()}
 
         # What a tree sees is real, not drawn: none waits for another. Growing leaves Python's lock.
@@ -167,9 +171,12 @@ def _patterns(nulls: list[np.ndarray], rows: int) -> tuple[np.ndarray, np.ndarra
 
 def _goal(cell: Cells, y: np.ndarray, classes: int) -> np.ndarray:
     """What a tree's splits explain: mid-ranks of ordered values (float), or the class (int64; rare levels merged)."""
-    if cell.ordered or cell.levels <= 2:
+    other = not cell.ordered and bool((y == cell.levels).any())
+    if cell.ordered or cell.levels + other <= 2:
         return rankdata(y) / len(y)
-    return np.minimum(y, classes - 1).astype(np.int64)
+    # "Other" may be the commonest of all: it comes first, so that it is not merged with the rare ones.
+    places = np.where(y == cell.levels, 0, y + 1) if other else y
+    return np.minimum(places, classes - 1).astype(np.int64)
 
 
 def _ranks(codes: np.ndarray, levels: int, goal: np.ndarray, shrink: float) -> np.ndarray:
@@ -289,6 +296,32 @@ class Turn:
         shift = 2.0 * (place - whole) - 1.0
         return self.cell.moved(values, shift * self.gap[donor + (shift >= 0)])
 
+    def shown(self, values: np.ndarray, X: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """(n,) what `draw` gave, with a kept level for each "other": by the frequencies in its leaf, or in all where that has none.
+
+        Args:
+            values: (n,) drawn.
+            X, u: as `draw` was given them.
+        """
+        other = np.zeros(len(values), dtype=bool) if self.cell.ordered else values == self.cell.levels
+        if not other.any():
+            return values
+        assert self.tree is not None
+        assert self.start is not None
+        assert self.count is not None
+        assert self.donors is not None
+        leaf = self.tree.apply(X[other])
+        levels = self.donors[self.donors < self.cell.levels]
+        kept = np.concatenate([[0], np.cumsum(self.donors < self.cell.levels)])
+        first, count = kept[self.start[leaf]], self.count[leaf]
+        own = kept[self.start[leaf] + count] - first
+        # "Other" sorts last in its leaf: how far in it u fell is uniform again.
+        place = (u[other] * count - own) / (count - own)
+        first, many = np.where(own > 0, first, 0), np.where(own > 0, own, len(levels))
+        found = values.copy()
+        found[other] = levels[first + np.minimum((place * many).astype(np.int64), many - 1)]
+        return found
+
 
 @dataclass(frozen=True)
 class FittedTrees:
@@ -331,7 +364,8 @@ class FittedTrees:
         for turn, chance in zip(self.turns, u[1:], strict=True):
             cell, null = turn.cell, nulls[:, turn.bit] if turn.bit >= 0 else np.zeros(self.rows, dtype=bool)
             values = turn.draw(X, codes, chance) if turn.tree else np.zeros(self.rows)
-            drawn[cell.column.name] = cell.decode(values, null if turn.bit >= 0 else None) if turn.tree else cell.empty(self.rows)
+            shown = turn.shown(values, X, chance) if turn.tree else values
+            drawn[cell.column.name] = cell.decode(shown, null if turn.bit >= 0 else None) if turn.tree else cell.empty(self.rows)
             feature = _feature(cell, values, null)
             X[:, len(codes)] = feature.values
             codes.append(feature.values)

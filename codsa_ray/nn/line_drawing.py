@@ -43,8 +43,12 @@ class LineDrawing:
         for place in range(columns.shape[1]):
             first, past = self.rows.column(place)
             void = int(self.rows.void[region, place])
-            columns[:, place] = first + (void if void >= 0 else picks(scores[:, first:past], 1.0, rng.random(count, dtype=np.float32)))
-            scores = reading.feed([(int(token),) for token in columns[:, place]])
+            told = columns[:, place] = np.full(count, first + void)
+            if void < 0:
+                chance, stand = rng.random(count, dtype=np.float32), self.rows.tokens.moving[place].stand
+                told = first + picks(scores[:, first:past], 1.0, chance)
+                columns[:, place] = first + picks(scores[:, first:past], 1.0, chance, stand)
+            scores = reading.feed([(int(token),) for token in told])
         texts: list[list[list[int] | None]] = []
         for place in range(len(self.rows.texts)):
             allowed = partial(self._allowed, null=float(self.rows.nulls[region, place]))

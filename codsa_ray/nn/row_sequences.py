@@ -95,9 +95,9 @@ class RowSequences:
         return np.hstack([self.factors[region], region[:, None]]) + self.ends[: self.given]
 
     def column(self, place: int) -> tuple[int, int]:
-        """First and one past the last token that may be drawn of a column that moves."""
+        """First and one past the last token of a column that moves."""
         start = int(self.ends[self.given + place])
-        return start, start + self.tokens.moving[place].drawable
+        return start, start + self.tokens.moving[place].levels
 
     def told(self, table: pa.Table, foreign: bool = False) -> Lines:
         """Of canonical rows with `_region`; of foreign ones, whose columns may say what these cannot, the texts alone are learned."""

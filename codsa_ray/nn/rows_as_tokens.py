@@ -80,8 +80,8 @@ class RowsAsTokens:
         return costs
 
     def known(self, place: int, told: np.ndarray) -> np.ndarray:
-        """(n,) bool which of a column's tokens may be drawn."""
-        return told < self.tokens.moving[place - self.conditions].drawable
+        """(n,) bool which of a column's tokens may be drawn: all."""
+        return np.ones(len(told), dtype=bool)
 
     def draw(
         self, network: nn.Module, region: int, run: Run, given: Mapping[int, np.ndarray], rng: np.random.Generator, temperature: float
@@ -89,7 +89,9 @@ class RowsAsTokens:
         """Per condition and column the (run.rows,) tokens of rows of a region."""
         assert isinstance(network, SmallDecoder)
         device = network.own.device
-        drawing = Drawing(network, (len(self.shares), *(column.drawable for column in self.tokens.moving)), temperature)
+        moving = self.tokens.moving
+        drawable, stand = (len(self.shares), *(column.levels for column in moving)), (0, *(column.stand for column in moving))
+        drawing = Drawing(network, drawable, temperature, stand)
         chance = torch.from_numpy(rng.random((run.rows, len(run.order)), dtype=np.float32)).to(device)
         void = {1 + place: torch.full((run.rows,), int(token)) for place, token in enumerate(self.void[region]) if token >= 0}
         fixed = (

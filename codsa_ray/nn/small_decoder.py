@@ -147,12 +147,15 @@ class Drawing:
         decoder: on its device, in its dtype.
         drawable: per column how many of its first tokens may be drawn.
         temperature: scores are divided by it.
+        stand: per column 0, or how many of its first tokens stand for its last drawable one, which is told to later columns and never
+            shown; no column has one where nothing is given.
         cached: False computes all steps anew for every column: as exact, slower, there to be compared with.
     """
 
     decoder: SmallDecoder
     drawable: tuple[int, ...]
     temperature: float = 1.0
+    stand: tuple[int, ...] = ()
     cached: bool = True
 
     def tokens(self, given: Mapping[int, Tensor], order: list[int], chance: Tensor) -> Tensor:
@@ -165,13 +168,19 @@ class Drawing:
         """
         vectors = self.decoder.vectors()
         tokens = torch.zeros(chance.shape, dtype=torch.int64, device=vectors.device)
-        states = self._states(vectors, tokens, order)
+        states, shown = self._states(vectors, tokens, order), {}
         for column, state in zip(order, states, strict=True):
-            if column in given:
+            stand, uniform = self.stand[column] if self.stand else 0, chance[:, column]
+            if column in given and not stand:
                 tokens[:, column] = given[column]
-            else:
-                scores = self.decoder.scores(vectors, state, column, self.drawable[column])
-                tokens[:, column] = chosen(scores / self.temperature, chance[:, column])
+                continue
+            scores = self.decoder.scores(vectors, state, column, self.drawable[column]) / self.temperature
+            tokens[:, column] = given[column] if column in given else chosen(scores, uniform)
+            if stand:
+                uniform = uniform if column in given else within(scores, uniform)
+                shown[column] = shown_of(tokens[:, column], scores, uniform, stand)
+        for column, instead in shown.items():
+            tokens[:, column] = instead
         return tokens
 
     def _states(self, vectors: Tensor, tokens: Tensor, order: list[int]) -> Iterator[Tensor]:
@@ -192,6 +201,17 @@ class Drawing:
                 told = block(told, cache, index)
             cache.done += 1
             yield decoder.leave(decoder.norm(told[:, 0])) / math.sqrt(decoder.width)
+
+
+def shown_of(tokens: Tensor, scores: Tensor, chance: Tensor, stand: int) -> Tensor:
+    """(n,) tokens, but one of the first `stand` for each last one, as likely as these are among themselves."""
+    return torch.where(tokens == scores.shape[1] - 1, chosen(scores[:, :stand], chance), tokens)
+
+
+def within(scores: Tensor, chance: Tensor) -> Tensor:
+    """(n,) how far in the last token's mass each number fell by which `chosen` took that token: uniform again."""
+    last = scores.softmax(1)[:, -1]
+    return ((chance - 1 + last) / last).clamp(0, 1 - 2**-24)
 
 
 def chosen(scores: Tensor, chance: Tensor) -> Tensor:

@@ -48,8 +48,15 @@ class ColumnTokens:
 
     @property
     def drawable(self) -> int:
-        """Tokens 0 to drawable - 1 may be drawn; one more may be there for categories that never are."""
+        """Tokens 0 to drawable - 1 have values; one more may be there for categories that the schema does not keep."""
         return len(self.codec.values) + len(self.edges) - 1
+
+    @property
+    def stand(self) -> int:
+        """How many of the first tokens, null only where it is alone, stand in rows for the one without a value; 0: there is none."""
+        if self.levels == self.drawable:
+            return 0
+        return max(len(self.codec.values) - self.codec.values.null_count, 1)
 
     @property
     def levels(self) -> int:

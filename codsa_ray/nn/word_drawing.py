@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codsa_ray.nn.small_decoder import chosen
+from codsa_ray.nn.small_decoder import chosen, shown_of, within
 from codsa_ray.nn.text_drawing import Reading
 
 
@@ -68,6 +68,8 @@ def words(
     return Drawn(found, came, scores)
 
 
-def picks(scores: Tensor, temperature: float, chance: np.ndarray) -> np.ndarray:
-    """(n,) places drawn by (n, L) log-odds with (n,) float32 uniform numbers."""
-    return np.asarray(chosen(scores.float() / temperature, torch.from_numpy(chance).to(scores.device)).cpu().numpy())
+def picks(scores: Tensor, temperature: float, chance: np.ndarray, stand: int = 0) -> np.ndarray:
+    """(n,) places drawn by (n, L) log-odds with (n,) float32 uniform numbers; the first `stand` stand for the last where there are any."""
+    scores, uniform = scores.float() / temperature, torch.from_numpy(chance).to(scores.device)
+    found = chosen(scores, uniform)
+    return np.asarray((shown_of(found, scores, within(scores, uniform), stand) if stand else found).cpu().numpy())
