@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("run", metavar="RUN", help="run folder of a finished `codsa augment` with the learner boosted")
     train.add_argument("--address", metavar="ADDR", help="a Ray address; default: an embedded Ray, with several workers alone")
     train.add_argument("--workers", type=int, default=1, metavar="N", help="workers that share each fit (default 1: this process)")
-    report = commands.add_parser("report", help="write report.html again from a finished run, without computing anything")
+    report = commands.add_parser("report", help="write report.json and report.html again from what a finished run stored; fits nothing")
     report.add_argument("run", metavar="RUN", help="run folder of a finished `codsa augment`")
     status = commands.add_parser("status", help="how far a run is, from another terminal")
     status.add_argument("run", metavar="RUN", help="the run folder")

@@ -29,7 +29,8 @@ class Needs:
         sharded: its model is cut over them, for none could hold it alone: it is spread however few the rows are.
         source: a generator that learns from FitData.source where there is one.
         offset: a learner that can train with a fixed (n, C) term added to its scores.
-        holds_out: a learner that sets some of its rows aside: in bags each row then comes once, weighed by how often it was drawn.
+        holds_out: a learner that sets some of its rows aside: in bags, and of drawn rows that are copies, each row then comes once, weighed
+            by how often it was drawn.
         negative: a learner that takes rows of negative weight, which subtract a loss (bias.py); the weights of every class still sum to
             more than 0. Many libraries take such weights without a word and minimise something else.
     """

@@ -40,7 +40,7 @@ def examine(address: str | None, paths: list[str]) -> tuple[list[str], bool]:
         try:
             lines.append(f"{package:<12} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
-            wrong.append(f"{package} is not installed; pip install -c constraints.txt codsa-ray")
+            wrong.append(f"{package} is not installed; python -m pip install -c constraints.txt . (in the folder of pyproject.toml)")
     lines += _machine(wrong)
     lines += _ray(address, wrong)
     for path in paths:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from codsa_ray.audit.columns import compared
+from codsa_ray.audit.copies import marked
 from codsa_ray.audit.coupling import coupled
 from codsa_ray.audit.coverage import coverage
 from codsa_ray.audit.diversity import diversity
@@ -35,7 +36,7 @@ from codsa_ray.stages.synthesize import synthesize
 
 INSPECT = "inspect.json"
 PAGE = "inspect.html"
-# Real rows of a region that are looked at, and drawn ones beside them: as many as real ones within these bounds.
+# Real rows of a region that are compared (copies are looked for among all), and drawn ones: as many as real ones within these bounds.
 MOST_REAL = 2_000
 LEAST_DRAWN, MOST_DRAWN = 200, 1_000
 MOST_FOLDS = 5
@@ -133,15 +134,15 @@ def _regions(kept: Kept, generator: str, pools: Mapping[tuple[str, int], tuple[P
 
 
 def _sides(kept: Kept, fold: int, part: Partition, pool: Pool) -> Iterator[tuple[int, tuple[pa.Table, pa.Table, pa.Table]]]:
-    """(region, (training, held-out, drawn rows)) of every region of the fold that has training and drawn rows."""
+    """(region, (training, held-out, drawn rows)) of every region of the fold that has training and drawn rows, copies marked."""
     rows = kept.bench.rows
     schema = rows.schema(fold)
     most = min(MOST_REAL * len(part.regions), MOST_ROWS if images(schema) else sys.maxsize)
-    real = shrunk(rows.training(fold, part.regions, part.rule, side=part.side).table(most), schema)
-    held = shrunk(rows.unseen(fold, part.regions, part.rule, most), schema)
+    training = rows.training(fold, part.regions, part.rule, side=part.side)
     ceiling = pool.ceiling(len(part.regions))
     counts = np.where(part.regions.counts > 0, np.minimum(ceiling, np.clip(part.regions.counts, LEAST_DRAWN, MOST_DRAWN)), 0)
-    drawn = shrunk(pool.take(counts), schema)
+    sides = marked((rows.unseen(fold, part.regions, part.rule, most), pool.take(counts)), training.blocks(), schema)
+    real, held, drawn = (shrunk(table, schema) for table in (training.table(most), *sides))
     for k in np.flatnonzero(counts):
         mine, others, made = (table.filter(pa.array(table[REGION].to_numpy() == k)) for table in (real, held, drawn))
         if len(mine):
@@ -152,13 +153,18 @@ def measures(real: pa.Table, held_out: pa.Table, drawn: pa.Table, schema: Schema
     """What is told of a region: numbers, or None where there are too few rows for one.
 
     Args:
-        real: canonical rows of the region that the generator learned from.
+        real: canonical rows of the region that the generator learned from, all or a sample.
         held_out: canonical rows of it that it did not see.
         drawn: canonical drawn rows of it.
+
+    Returns:
+        inspect.json's numbers of a region; distances, membership and coverage are against `looked_at` training and `drawn` drawn rows.
     """
     test, attack = two_sample(real, drawn, schema, seed) or {}, membership(real, held_out, drawn, schema, seed) or {}
     kept, spread = privacy(real, held_out, drawn, schema, seed), diversity(real, drawn, schema, seed)
     return {
+        "looked_at": len(real),
+        "drawn": len(drawn),
         "distance": _distance(real, drawn, schema),
         "distance_fresh": _distance(real, held_out, schema),
         "c2st": test.get("auc"),

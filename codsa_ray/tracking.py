@@ -30,7 +30,7 @@ def track(run_folder: str, uri: str, experiment: str = EXPERIMENT) -> str:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
     except ImportError as error:
-        raise SettingError("the package mlflow for --mlflow", "none", "python -m pip install mlflow-skinny") from error
+        raise SettingError("the package mlflow for --mlflow", "none", "python -m pip install -c constraints.txt '.[mlflow]'") from error
     # Its default is five retries, each later than the one before: minutes for a wrong address.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     run = Folder(run_folder)

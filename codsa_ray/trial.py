@@ -1,5 +1,6 @@
 """Trial: one candidate trained on one fold and scored on its held-out rows, corrected by its own training weights; draws nothing."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -147,6 +148,20 @@ def _resampled(mix: Mix, rng: np.random.Generator, once: bool) -> Mix:
     return Mix(mix.X[index], mix.y[index], mix.weight[index] * times, mix.group[index])
 
 
+def each_once(mix: Mix, real: int) -> Mix:
+    """Drawn rows (those from `real` on) that equal an earlier row weigh there instead of coming again; real rows stay as many as they are.
+
+    As in bags: a copy would be taught where the learner holds the other one out, and synthesis would look better than it is.
+    """
+    first: dict[tuple[bytes, Any, int], int] = {}
+    place = np.arange(len(mix.y))
+    for index, (row, y, group) in enumerate(zip(mix.X, mix.y.tolist(), mix.group.tolist(), strict=True)):
+        at = first.setdefault((hashlib.blake2b(row.tobytes(), digest_size=16).digest(), y, group), index)
+        place[index] = index if index < real else at
+    weight = np.bincount(place, mix.weight, len(place))
+    return _take(replace(mix, weight=weight), np.flatnonzero(place == np.arange(len(place))))
+
+
 def _undersampled(mix: Mix, ratio: float, rng: np.random.Generator) -> Mix:
     """At most ratio x the smallest group's rows of every group, without replacement."""
     groups = _by_group(mix)
@@ -178,6 +193,8 @@ def _fit(bench: Bench, candidate: Candidate, fold: int, index: int, mix: Mix, he
     if (mix.weight <= 0).any() and not learner.needs.negative:
         raise CandidateError(f"{candidate.name}: wanted a learner that takes negative weights; got one that does not; take logistic or mlp")
     outputs = _outputs(bench, candidate)
+    if candidate.kind == "synthetic" and learner.needs.holds_out:
+        mix = each_once(mix, len(bench.training(fold, candidate.share).y))
     offset = None
     if candidate.kind == "loss":
         totals = np.bincount(mix.y, weights=mix.weight, minlength=outputs)

@@ -28,7 +28,7 @@ def report_sample() -> dict[str, Any]:
         "metrics": _metrics(),
         "why": _why(),
         "fidelity": _fidelity(rng),
-        "privacy": {"dcr_ratio": 0.97, "closer_share": 0.53, "copies": 0.0, "copies_held_out": 0.0, "rows": 620},
+        "privacy": {"dcr_ratio": 0.97, "closer_share": 0.53, "copies": 0.0, "copies_held_out": 0.0, "rows": 620, "points": 2400},
         "sample": _sample(),
         "pictures": _pictures(rng),
         "images": _images(),

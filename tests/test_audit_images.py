@@ -8,10 +8,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageFilter
 
+from codsa_ray.audit.copies import copies
 from codsa_ray.audit.drawn import audit
 from codsa_ray.audit.images import SHOWN, apart, contrasts, images, pixels, shrunk
 from codsa_ray.audit.nearest import Space
-from codsa_ray.audit.privacy import copies
 from codsa_ray.audit.two_sample import two_sample
 from codsa_ray.fitdata import REGION
 from codsa_ray.inspection import measures

@@ -18,7 +18,7 @@ from codsa_ray.audit.two_sample import auc_error
 from codsa_ray.cli import main
 from codsa_ray.errors import FolderError, SettingError
 from codsa_ray.inspection import inspect_run, measures
-from codsa_ray.pipeline import Report
+from codsa_ray.pipeline import Report, run
 from codsa_ray.report.inspection import lines, render, sentences
 
 import runs
@@ -180,6 +180,23 @@ def test_a_second_look_draws_nothing_and_finds_the_same(inspected: Path) -> None
     found = inspect_run(str(inspected))
     assert json.loads(json.dumps(found)) == json.loads((inspected / "inspect.json").read_text())
     assert runs.contents(inspected / "pools") == before
+
+
+def test_copies_in_a_region_of_thousands_are_all_found(here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The region has more rows than are compared: a copy of any of them is one, and distances say what they are to."""
+    monkeypatch.setattr("codsa_ray.report.facts.AUDIT_ROWS", 100)
+    monkeypatch.setattr("codsa_ray.inspection.MOST_REAL", 300)
+    data = runs.written(tmp_path, runs.patients(4_000))
+    report = run(runs.job(data, tmp_path / "run", generator=("bootstrap",), trials=1, draws=1))
+    (told,) = inspect_run(report.folder)["generators"]
+    common = told["regions"][-1]
+    assert common["rows"] > 2_000
+    assert common["drawn"] == 1_000
+    assert common["looked_at"] <= 300
+    assert [(line["copies"], line["copies_fresh"]) for line in told["regions"]] == [(1, 0), (1, 0)]
+    privacy = json.loads((Path(report.folder) / "report.json").read_text())["privacy"]
+    assert privacy["points"] < 500
+    assert (privacy["copies"], privacy["copies_held_out"]) == (1, 0)
 
 
 def test_one_generator_can_be_asked_for_and_an_unknown_one_is_refused(inspected: Path, tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from codsa_ray.audit.copies import copies, marked
 from codsa_ray.audit.nearest import Space, sample
 from codsa_ray.audit.picks import pick, region_of
 from codsa_ray.audit.pictures import Grid, pictures
-from codsa_ray.audit.privacy import copies, privacy, weighted_median
+from codsa_ray.audit.privacy import privacy, weighted_median
 from codsa_ray.fitdata import REGION
 from codsa_ray.regions import Region, Regions
 from codsa_ray.schema import Column, Schema
@@ -112,6 +113,23 @@ def test_a_copy_agrees_in_every_column_and_null_is_a_value() -> None:
         same = np.array([a == b for a, b in zip(values.to_pylist(), TABLE[name].to_pylist(), strict=True)])
         other = TABLE.set_column(TABLE.column_names.index(name), name, values)
         assert np.array_equal(copies(other, TABLE, SCHEMA), same)
+
+
+def test_copies_are_found_among_rows_that_are_not_at_hand() -> None:
+    """Of ten real rows at hand and all in blocks: what blocks hold is a copy, and what nothing holds is none."""
+    blocks = (TABLE.slice(start, 130) for start in range(0, len(TABLE), 130))
+    drawn, fresh = marked((TABLE.slice(500, 100), FRESH), blocks, SCHEMA)
+    assert copies(drawn, TABLE.slice(0, 10), SCHEMA).all()
+    assert not copies(TABLE.slice(500, 100), TABLE.slice(0, 10), SCHEMA).any()
+    assert np.array_equal(copies(fresh, TABLE.slice(0, 10), SCHEMA), copies(FRESH, TABLE, SCHEMA))
+
+
+def test_minus_zero_is_zero_and_no_null_among_copies() -> None:
+    schema = Schema((Column("x", "numeric", "double"),), "x", "regression", order=("x",))
+    zero, minus, null = (pa.table({"x": pa.array([value], pa.float64())}) for value in (0.0, -0.0, None))
+    assert copies(minus, zero, schema).all()
+    assert copies(null, null, schema).all()
+    assert not copies(null, zero, schema).any()
 
 
 def test_the_weighted_median_is_that_of_repeated_values() -> None:

@@ -17,10 +17,11 @@ from codsa_ray.learners.mlp import Mlp
 from codsa_ray.pipeline import run
 from codsa_ray.report.facts import _thinned
 from codsa_ray.rows import FINAL
+from codsa_ray.scores import OneClass
 from codsa_ray.seeds import hash_rows, seed_of
 from codsa_ray.shipped import fit_weights, real_weights
 from codsa_ray.stages import search
-from codsa_ray.trial import Mix, mixes, run_trial
+from codsa_ray.trial import Mix, each_once, mixes, run_trial
 
 import runs
 
@@ -149,6 +150,46 @@ def test_synthetic_rows_are_the_first_of_each_draws_pool_beside_all_real_ones(be
         assert np.array_equal(mix.group[size:], regions.groups[table[REGION].to_numpy()])
         assert set(mix.weight[size:]) == {0.2}
     assert not np.array_equal(found[0].X, found[1].X)
+
+
+def test_drawn_copies_weigh_where_the_row_stands_and_other_rows_stay_as_they_are() -> None:
+    """Of three real rows two are alike, and both stay; a drawn row of another label is no copy, and a copy of a drawn row is one."""
+    X = np.array([[1.0, 2.0], [1.0, 2.0], [3.0, 4.0], [3.0, 4.0], [1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [5.0, 6.0], [3.0, 4.0]])
+    y = np.array([0, 0, 1, 1, 0, 0, 1, 1, 1])
+    found = each_once(Mix(X, y, np.array([1.0, 1.0, 2.0, *[0.25] * 6]), y), 3)
+    assert found.X[:, 0].tolist() == [1, 1, 3, 3, 5]
+    assert found.y.tolist() == found.group.tolist() == [0, 0, 1, 0, 1]
+    assert found.weight.tolist() == [1.25, 1, 2.5, 0.25, 0.5]
+    alone = Mix(X[:1], y[:1], np.ones(1), y[:1])
+    assert each_once(alone, 1).X.tobytes() == X[:1].tobytes()
+
+
+def test_a_learner_that_holds_rows_out_sees_no_copy_of_them_and_others_see_every_row(
+    bench: Bench, drawn: Candidate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pools are drawn again as copies of real rows: what is fitted by mlp are the real rows, which weigh what all did."""
+
+    def copied(self: Bench, generator: str, fold: int, draw: int, counts: np.ndarray, share: float = 1.0) -> Any:
+        real, regions = self.training(fold, share), self.regions(fold, share)
+        region = np.repeat(np.arange(len(counts)), counts)
+        rows = np.array([np.flatnonzero(real.group == regions.groups[k])[0] for k in region])
+        return real.X[rows], real.y[rows], region
+
+    fitted: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def fit(self: Any, X: np.ndarray, y: np.ndarray, weight: np.ndarray, **given: Any) -> Any:
+        fitted.append((X, weight))
+        return OneClass(0, 2)
+
+    monkeypatch.setattr(Bench, "synthetic", copied)
+    size = drawn.plan(bench.regions(0), bench.allocator).size
+    for learner, rows in ((Mlp.tiny(), 0), (Logistic(), size)):
+        monkeypatch.setattr(type(learner), "fit", fit)
+        again = replace(bench, learner=learner, memory={}, cache=f"{bench.cache}-copies-{rows}")
+        run_trial(again, drawn, 0)
+        X, weight = fitted[-1]
+        assert len(X) == len(again.training(0).y) + rows
+        assert weight.sum() == pytest.approx(len(again.training(0).y) + 0.2 * size)
 
 
 def test_every_fit_is_corrected_by_its_own_weights_and_then_averaged(bench: Bench, drawn: Candidate) -> None:

@@ -3,15 +3,12 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from codsa_ray.audit.copies import copies
 from codsa_ray.audit.nearest import Space
 from codsa_ray.audit.picks import even, mixed_like, pick, region_of, thin
-from codsa_ray.embedding import thumbnail
 from codsa_ray.schema import Schema
-from codsa_ray.values import as_text
 
 MOST_POINTS = 10_000
 MOST_QUERIES = 2_000
@@ -20,8 +17,9 @@ MOST_QUERIES = 2_000
 def privacy(real: pa.Table, held_out: pa.Table, drawn: pa.Table, schema: Schema, seed: int) -> dict[str, Any]:
     """Three signs that drawn rows repeat training rows, each against what held-out rows show.
 
-    Distances are `Space`'s. Held-out rows are weighted to the drawn rows' regions. Rows beyond 10,000 training and 2,000
-    drawn rows are left out by seed, rare regions last.
+    Distances are `Space`'s. Held-out rows are weighted to the drawn rows' regions. Rows beyond 10,000 training and 2,000 drawn rows are
+    left out by seed, rare regions last. Where `real` is a sample, distances are to the sample; copies of other rows are known by `_copy`
+    (copies.py).
 
     Args:
         real: canonical training rows with `_region`.
@@ -32,20 +30,23 @@ def privacy(real: pa.Table, held_out: pa.Table, drawn: pa.Table, schema: Schema,
         dcr_ratio: median distance of drawn rows to their nearest training row over that of held-out rows (1: as far as
         fresh real rows; towards 0: copies; None: held-out rows are at no distance themselves or there are none);
         closer_share: share of drawn rows nearer to training rows than to as many held-out rows of each region (0.5 is no sign of copying);
-        copies, copies_held_out: shares of rows that equal a training row in every column; rows: drawn rows looked at for copies.
+        copies, copies_held_out: shares of rows that equal a training row in every column; rows: drawn rows looked at for copies;
+        points: training rows that distances are to.
     """
     if len(real) == 0 or len(drawn) == 0:
         return {}
     if "_region" not in held_out.column_names:
         real, drawn = (t.drop_columns("_region") if "_region" in t.column_names else t for t in (real, drawn))
     space, queries = Space.of(real, schema), thin(drawn, MOST_QUERIES, seed, "queries")
+    points = thin(real, MOST_POINTS, seed, "points")
     weight = mixed_like(region_of(held_out), region_of(drawn))
     return {
-        "dcr_ratio": _ratio(space, thin(real, MOST_POINTS, seed, "points"), held_out, queries, seed),
+        "dcr_ratio": _ratio(space, points, held_out, queries, seed),
         "closer_share": _closer(space, real, held_out, queries, seed),
         "copies": float(copies(drawn, real, schema).mean()),
         "copies_held_out": _share(copies(held_out, real, schema), weight),
         "rows": len(drawn),
+        "points": len(points),
     }
 
 
@@ -70,28 +71,6 @@ def _closer(space: Space, real: pa.Table, held_out: pa.Table, queries: pa.Table,
     sides = real.take(pa.array(pick(first, both, seed, "closer"))), held_out.take(pa.array(pick(second, both, seed, "closer")))
     mine, theirs = (space.nearest(queries, side)[1] for side in sides)
     return float(((mine < theirs) + 0.5 * (mine == theirs)).mean())
-
-
-def copies(table: pa.Table, real: pa.Table, schema: Schema) -> np.ndarray:
-    """(n,) bool rows of `table` that equal a row of `real` in every column of the schema; of pictures their thumbnails."""
-    return np.isin(_keys(table, schema), _keys(real, schema))
-
-
-def _keys(table: pa.Table, schema: Schema) -> np.ndarray:
-    """(n,) uint64 hash of each row's values, with a fixed key: the same in every process."""
-    keys = np.zeros(len(table), dtype=np.uint64)
-    for column in schema.columns:
-        values = table[column.name].combine_chunks()
-        values = values.cast(pa.int64()) if column.kind == "datetime" else values
-        text = _thumbs(values) if column.kind == "image" else pc.fill_null(as_text(values), "\0").to_numpy(zero_copy_only=False)
-        keys = keys * np.uint64(0x9E3779B97F4A7C15) + pd.util.hash_array(text)
-    return keys
-
-
-def _thumbs(values: pa.Array) -> np.ndarray:
-    """(n,) pixels of thumbnails as bytes: the same picture in another file, or a shade apart, is a copy."""
-    small = [thumbnail(value) for value in values.to_pylist()]
-    return np.array([b"" if pixels is None else pixels.tobytes() for pixels in small] + [None], dtype=object)[:-1]
 
 
 def weighted_median(values: np.ndarray, weight: np.ndarray) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from codsa_ray.audit.copies import marked
 from codsa_ray.audit.drawn import audit
 from codsa_ray.audit.images import MOST_ROWS, images
 from codsa_ray.bench import Bench
@@ -263,11 +264,13 @@ def _audited(facts: Facts) -> dict[str, Any]:
         }
     bench, part = facts.bench, facts.bench.partitions[0].of_generator(key[3])
     most = MOST_ROWS if images(bench.rows.schema(0)) else 4 * AUDIT_ROWS
-    real = bench.rows.training(0, part.regions, part.rule, side=part.side).table(most)
+    training = bench.rows.training(0, part.regions, part.rule, side=part.side)
+    real = training.table(most)
     pool = bench.pools[key]
     have = pool.ceiling(len(part.regions))
     counts = np.minimum(np.bincount(real[REGION].to_numpy(), minlength=len(have)), have)
     counts = np.minimum(counts, max(min(AUDIT_ROWS, most) // max(len(counts), 1), 200))
-    unseen = bench.rows.unseen(0, part.regions, part.rule, most)
-    found = audit(real, unseen, pool.take(counts), bench.rows.schema(0), part.regions, facts.job.seed, facts.job.rows)
+    schema = bench.rows.schema(0)
+    unseen, drawn = marked((bench.rows.unseen(0, part.regions, part.rule, most), pool.take(counts)), training.blocks(), schema)
+    found = audit(real, unseen, drawn, schema, part.regions, facts.job.seed, facts.job.rows)
     return found | {"audited": key[0].rpartition("-")[0]}

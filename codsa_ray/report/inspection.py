@@ -66,11 +66,11 @@ MEASURES = (
         "entropy",
         "entropy_real",
     ),
-    Measure("copies", "Copies", "share of rows equal to a training row", "copies", "copies_fresh", None, 1.0),
+    Measure("copies", "Copies", "share of rows equal to any training row", "copies", "copies_fresh", None, 1.0),
     Measure(
         "dcr",
         "Distance to the closest training row",
-        "median, relative to held-out rows; 1: as far as fresh rows, 0: copies",
+        "median over those looked at, relative to held-out rows; 1: as far as fresh rows, 0: copies",
         "DCR",
         "",
         1.0,
@@ -180,8 +180,10 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     printed = []
     measures = _shown(found["generators"])
     for generator in found["generators"]:
-        head = ["region", "rows", *(measure.head for measure in measures)]
-        rows = [head, *([region["name"], count(region["rows"]), *(_cell(region, m) for m in measures)] for region in generator["regions"])]
+        head = ["region", "rows", "looked at", *(measure.head for measure in measures)]
+        rows = [head]
+        for region in generator["regions"]:
+            rows.append([region["name"], count(region["rows"]), count(region["looked_at"]), *(_cell(region, m) for m in measures)])
         widths = [max(len(row[j]) for row in rows) for j in range(len(head))]
         printed.append(generator["name"])
         for row in rows:
