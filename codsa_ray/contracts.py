@@ -25,6 +25,7 @@ class Needs:
         block: rows a fitted generator draws at a time; part of what seeds mean, so changing it changes the rows.
         kinds: column kinds it handles; a table with another kind is refused with the column's name.
         tasks: tasks it handles.
+        drawing: settings of a generator (fields with a default) that its fit does not depend on: those that differ in them alone share one.
         distributed: its fit may be spread over a TorchTrainer's workers.
         sharded: its model is cut over them, for none could hold it alone: it is spread however few the rows are.
         source: a generator that learns from FitData.source where there is one.
@@ -42,6 +43,7 @@ class Needs:
     block: int = 2048
     kinds: frozenset[str] = TABLE_KINDS
     tasks: frozenset[str] = TASKS
+    drawing: tuple[str, ...] = ()
     distributed: bool = False
     sharded: bool = False
     source: bool = False

@@ -5,7 +5,7 @@ import importlib
 import pkgutil
 import re
 from ast import literal_eval
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,14 @@ def settings_of(plugin: Any) -> dict[str, Any]:
 def identity(plugin: Any) -> str:
     """A short name that changes with any setting: `name-1a2b3c4d`."""
     return f"{name_of(plugin)}-{fingerprint([name_of(plugin), settings_of(plugin)])[:8]}"
+
+
+def as_fitted(generator: Any) -> Any:
+    """The generator with the defaults of what its fit does not depend on (`Needs.drawing`)."""
+    drawing = generator.needs.drawing
+    return (
+        replace(generator, **{field.name: field.default for field in fields(generator) if field.name in drawing}) if drawing else generator
+    )
 
 
 def restore(folder: str, name: str, settings: dict[str, Any]) -> Any:

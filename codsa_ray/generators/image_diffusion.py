@@ -133,7 +133,9 @@ class ImageDiffusion:
     def needs(self) -> Needs:
         """One core or the stated GPUs; the fit may be distributed."""
         kinds = TABLE_KINDS | {"image"}
-        return Needs(gpus=self.gpus, block=self.block, kinds=kinds, distributed=True, source=self.pretrain > 0)
+        # A base's own pictures, which are learned from, take evaluations too.
+        drawing = ("guidance", "block", "compiled", *(() if self.preserve else ("evaluations",)))
+        return Needs(gpus=self.gpus, block=self.block, kinds=kinds, drawing=drawing, distributed=True, source=self.pretrain > 0)
 
     @classmethod
     def tiny(cls) -> Self:

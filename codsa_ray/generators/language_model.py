@@ -113,7 +113,7 @@ class LanguageModel:
     @property
     def needs(self) -> Needs:
         """One core or the stated GPUs; the fit may be distributed."""
-        return Needs(gpus=self.gpus, block=self.block, distributed=True, sharded=self.sharded)
+        return Needs(gpus=self.gpus, block=self.block, drawing=("temperature", "block"), distributed=True, sharded=self.sharded)
 
     @classmethod
     def tiny(cls) -> Self:

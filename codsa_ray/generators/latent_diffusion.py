@@ -129,7 +129,8 @@ class LatentDiffusion:
     def needs(self) -> Needs:
         """One core or the stated GPUs; the fit may be distributed."""
         kinds = TABLE_KINDS | {"text", "image"}
-        return Needs(gpus=self.gpus, block=self.block, kinds=kinds, distributed=True, source=self.pretrain > 0)
+        drawing = ("evaluations", "guidance", "temperature", "block")
+        return Needs(gpus=self.gpus, block=self.block, kinds=kinds, drawing=drawing, distributed=True, source=self.pretrain > 0)
 
     @classmethod
     def tiny(cls) -> Self:

@@ -98,7 +98,8 @@ class TabularDiffusion:
     @property
     def needs(self) -> Needs:
         """One core or the stated GPUs; the fit may be distributed."""
-        return Needs(gpus=self.gpus, block=self.block, distributed=True, source=self.pretrain > 0)
+        drawing = ("evaluations", "guidance", "block")
+        return Needs(gpus=self.gpus, block=self.block, drawing=drawing, distributed=True, source=self.pretrain > 0)
 
     @classmethod
     def tiny(cls) -> Self:

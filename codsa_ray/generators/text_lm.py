@@ -128,7 +128,8 @@ class TextLm:
     def needs(self) -> Needs:
         """One core or the stated GPUs; the fit may be distributed."""
         source = self.pretrain > 0 and not self.sharded
-        return Needs(gpus=self.gpus, block=self.block, kinds=TABLE_KINDS | {"text"}, distributed=True, sharded=self.sharded, source=source)
+        needs = Needs(gpus=self.gpus, block=self.block, kinds=TABLE_KINDS | {"text"}, drawing=("temperature", "block"), source=source)
+        return replace(needs, distributed=True, sharded=self.sharded)
 
     @classmethod
     def tiny(cls) -> Self:

@@ -16,7 +16,7 @@ from codsa_ray.folder import Folder
 from codsa_ray.job import Job, plain
 from codsa_ray.manifest import MANIFEST, Manifest
 from codsa_ray.partition import Partition
-from codsa_ray.plugins import identity, name_of
+from codsa_ray.plugins import as_fitted, identity, name_of
 from codsa_ray.record import Record, check_recorded, records_of
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.seeds import fingerprint
@@ -68,7 +68,7 @@ class LocalWorker:
 
 @dataclass(frozen=True)
 class FitJob:
-    """One generator on one fold, or on a share of its training rows."""
+    """One generator on one fold, or on a share of its training rows; the fit is that of every generator which draws from it otherwise."""
 
     generator: Generator
     fold: int
@@ -154,18 +154,19 @@ def fit_jobs(job: Job, rows: Rows, partitions: dict[int, Partition], out: Folder
     found, source = [], source_identity(job)
     for generator, share in product(job.generator, job.share):
         assert not isinstance(generator, str), "call Job.made() first"
+        learned = as_fitted(generator)
         for fold in [*range(rows.folds), FINAL]:
             depends = {
                 "version": VERSION,
                 "rows": read_mark,
                 "fold": fold,
-                "generator": plain(generator),
+                "generator": plain(learned),
                 "strata": plain(job.strata),
                 "regions": partitions[fold].regions.to_json(),
                 "source": source,
                 **({"share": share} if share < 1 else {}),
             }
-            name = f"{identity(generator)}/{'final' if fold == FINAL else fold}-{fingerprint(depends)[:8]}"
+            name = f"{identity(learned)}/{'final' if fold == FINAL else fold}-{fingerprint(depends)[:8]}"
             found.append(FitJob(generator, fold, out / "fit" / name, depends, share))
     return found
 
@@ -178,7 +179,7 @@ def run_fit(fit: FitJob, data: FitData, device: str) -> str | None:
     """
     manifest = fit.manifest
     try:
-        fit.generator.fit(data, LocalWorker(fit.folder.make(), device))
+        as_fitted(fit.generator).fit(data, LocalWorker(fit.folder.make(), device))
         notices = list(getattr(fit.generator.load(fit.folder), "notice", ()))
     except PLUGIN_FAILURES as error:
         return why(error)
@@ -191,17 +192,18 @@ def fit_all(
     job: Job, rows: Rows, partitions: dict[int, Partition], jobs: list[FitJob], source: Related | None, progress: Progress
 ) -> Fitted:
     """Fits what is not fitted yet."""
-    waiting = [fit for fit in jobs if not fit.kept]
+    waiting = list({fit.fit: fit for fit in jobs if not fit.kept}.values())
     for fit in waiting:
         fit.manifest.clear()
     reasons: dict[str, str | None] = {}
-    done = len(jobs) - len(waiting)
+    many = len({fit.fit for fit in jobs})
+    done = many - len(waiting)
     if waiting:
-        progress("fit", done, len(jobs), "begun")
+        progress("fit", done, many, "begun")
     for fit, reason in _run(job, rows, partitions, waiting, source):
         done += 1
         part = f" share {fit.share:g}" if fit.share < 1 else ""
-        progress("fit", done, len(jobs), f"{name_of(fit.generator)} {'final' if fit.fold == FINAL else f'fold {fit.fold}'}{part}")
+        progress("fit", done, many, f"{name_of(fit.generator)} {'final' if fit.fold == FINAL else f'fold {fit.fold}'}{part}")
         reasons[fit.fit] = reason
     # In the order of the jobs, not of their ends: the same run names the same reason.
     failed: dict[str, str] = {}

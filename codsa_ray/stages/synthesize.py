@@ -16,6 +16,7 @@ from codsa_ray.errors import PLUGIN_FAILURES, InternalError, PluginError
 from codsa_ray.fitdata import REGION
 from codsa_ray.folder import Folder
 from codsa_ray.partition import Partition
+from codsa_ray.plugins import identity
 from codsa_ray.pool import Pool, Shard
 from codsa_ray.record import Record, write_recorded
 from codsa_ray.rows import GROUP, Rows, region_of
@@ -87,9 +88,10 @@ class Drawer:
         return assign
 
     def _fitted(self, fit: FitJob) -> FittedGenerator:
-        if fit.fit not in self.loaded:
-            self.loaded[fit.fit] = fit.load()
-        return self.loaded[fit.fit]
+        name = f"{fit.fit} {identity(fit.generator)}"
+        if name not in self.loaded:
+            self.loaded[name] = fit.load()
+        return self.loaded[name]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from codsa_ray.folder import Folder
 from codsa_ray.job import Job
 from codsa_ray.nn.shards import is_shard
 from codsa_ray.partition import Partition
+from codsa_ray.plugins import as_fitted
 from codsa_ray.rows import Rows
 from codsa_ray.stages.source import Related
 
@@ -125,7 +126,7 @@ def _loop(config: dict[str, Any]) -> Any:
     fold = config["fold"]
     related = source.data(fold, part) if source else None
     generator = config["generator"]
-    generator.fit(rows.training(fold, part.regions, part.rule, related, part.side), worker)
+    as_fitted(generator).fit(rows.training(fold, part.regions, part.rule, related, part.side), worker)
     # What had to be cut is not read whole for a remark.
     return [] if worker.rank or generator.needs.sharded else list(getattr(generator.load(worker.folder), "notice", ()))
 
