@@ -1,4 +1,4 @@
-"""`make bench-speed`: rows drawn per second on adult by two processes, and 60 short trials; writes docs/benchmarks/speed.md.
+"""`make bench-speed`: rows of adult drawn per second, a thousand pictures and texts, 60 short trials; writes docs/benchmarks/speed.md.
 
 Reads adult.parquet from the folder that CODSA_DATA names.
 """
@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks import thousand
 from codsa_ray import Job, pipeline
 from codsa_ray.draw import draw_block
 from codsa_ray.folder import Folder
@@ -92,6 +93,7 @@ def main() -> None:
         for name, reach in REACH.items():
             lines.append(_line(place, name, reach))
         wall, cores, trials = many_trials(place)
+    drawn = thousand.lines()
     machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
     page = [
         "# Speed",
@@ -101,6 +103,10 @@ def main() -> None:
         "Rows of adult (48,842 rows, 14 columns and the label), decoded and checked against the schema, default settings:",
         "",
         *lines,
+        "",
+        "Pictures and texts at the default sizes of the networks:",
+        "",
+        *drawn,
         "",
         f"A search of {trials} trials of a sub-second trial: {wall:.1f} s wall on {CORES} workers, of which the fits themselves took "
         f"{cores:.1f} core seconds (wanted: under 60 s).",
