@@ -1,4 +1,11 @@
-"""Real rows of the region drawn again, with optional jitter; knows no distribution."""
+"""Real rows of the region drawn again, with optional jitter; knows no distribution.
+
+Source: Efron 1979 (resampling with replacement); with jitter the smoothed bootstrap, by columns, each kept within its bounds and steps.
+
+Cost: a sort by region to fit, linear in cells otherwise; memory that of the rows kept, min(rows, cap) x columns; a block its own cells.
+Not for: regions of a handful of rows (a learner sees the same rows again, which re-weighting does for less), rows that nobody may pass on
+(each drawn one is a real one), and with jitter columns tied by equations, which it breaks, or heaps, which it spreads.
+"""
 
 from dataclasses import dataclass
 from typing import Self
@@ -19,7 +26,7 @@ SHAKEN = ("numeric", "integer")
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Resampling with replacement (Efron 1979).
+    """Resampling with replacement.
 
     Args:
         jitter: standard deviation of the normal noise on numerics and integers, as a fraction of the column's own in the region.
