@@ -87,6 +87,9 @@ class FittedBootstrap:
         start, stop = self.starts[region : region + 2]
         if start == stop:
             raise ShortOfRows(f"wanted a row of region {region} to draw again; got none; leave the region out or merge it")
+        if not self.rows.column_names:
+            # A table of no column still has rows: every column may be fixed by the region.
+            return pa.table({"": np.zeros(self.settings.block)}).select([])
         rng = rng_of(seed, "bootstrap", region)
         drawn = _canonical(self.rows.take(pa.array(rng.integers(start, stop, self.settings.block))))
         if not self.settings.jitter:
