@@ -12,15 +12,19 @@ import pytest
 from codsa_ray.draw import draw_block
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
+from codsa_ray.generators.bootstrap import Bootstrap
 from codsa_ray.generators.gk_smote import GkSmote
-from codsa_ray.generators.interpolation import Interpolation
+from codsa_ray.generators.interpolation import KINDS, Interpolation
 from codsa_ray.generators.leo_cvae import LeoCvae
 from codsa_ray.generators.majority_map import MajorityMap
+from codsa_ray.generators.smogn import Smogn
 
 from tables import LocalWorker, with_regions
 
 GENERATORS = {
-    **{kind: Interpolation(kind, cap=1500, block=64) for kind in ("smote", "svm")},
+    "bootstrap": Bootstrap(jitter=0.1, cap=1500, block=64),
+    "smogn": Smogn(cap=1500, block=64),
+    **{kind: Interpolation(kind, cap=1500, block=64) for kind in KINDS},
     "gk_smote": GkSmote(cap=1500, block=64),
     "leo_cvae": LeoCvae(steps=10, width=16, code=4, cap=1500, block=64),
     "majority_map": MajorityMap(steps=5, batch=32, width=16, cap=1500, block=64),

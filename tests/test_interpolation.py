@@ -1,5 +1,9 @@
 """interpolation: held against imbalanced-learn's own output and against plain distances."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -213,3 +217,36 @@ def test_a_class_cut_into_cells_starts_where_it_starts_whole(kind: str, tmp_path
     same = (found.arrays["weight"][-RARE:] > 0) == whole[own]
     # A machine for each cell has vectors of its own.
     assert same.mean() > 0.7 if kind == "svm" else same.all()
+
+
+LARGE = """
+import resource, sys
+import numpy as np, pyarrow as pa
+from codsa_ray.fitdata import FitData
+from codsa_ray.folder import Folder
+from codsa_ray.generators.interpolation import Interpolation
+from tables import LocalWorker, with_regions
+rows, cap, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+rng = np.random.default_rng(0)
+label = pa.array(np.arange(rows) % 10 == 0).cast(pa.string())
+data = FitData.of(*with_regions(pa.table({f"x{i}": rng.normal(size=rows) for i in range(50)} | {"label": label}), "label", ("label",)), 1)
+Interpolation(cap=cap).fit(data, LocalWorker(Folder(folder)))
+print(len(Interpolation().load(Folder(folder)).block(1, 1)), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cap", [10_000, 1_000_000])
+def test_a_million_rows_of_fifty_columns_fit_in_four_gibibytes(cap: int, tmp_path: object) -> None:
+    """The table itself, 400 MB, among them; with the cap of the defaults, and with every row kept and its neighbours sought."""
+    here = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE, "1000000", str(cap), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": here},
+    )
+    drawn, peak = map(int, done.stdout.split())
+    assert drawn == 2048
+    assert peak * 1024 < 4 * 2**30, f"{peak / 2**20:.1f} GiB"

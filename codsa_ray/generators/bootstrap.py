@@ -1,4 +1,11 @@
-"""Real rows of the region drawn again, with optional jitter; knows no distribution."""
+"""Real rows of the region drawn again, with optional jitter; knows no distribution.
+
+Source: Efron 1979 (resampling with replacement); with jitter the smoothed bootstrap, by columns, each kept within its bounds and steps.
+
+Cost: a sort by region to fit, linear in cells otherwise; memory that of the rows kept, min(rows, cap) x columns; a block its own cells.
+Not for: regions of a handful of rows (a learner sees the same rows again, which re-weighting does for less), rows that nobody may pass on
+(each drawn one is a real one), and with jitter columns tied by equations, which it breaks, or heaps, which it spreads.
+"""
 
 from dataclasses import dataclass
 from typing import Self
@@ -19,7 +26,7 @@ SHAKEN = ("numeric", "integer")
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Resampling with replacement (Efron 1979).
+    """Resampling with replacement.
 
     Args:
         jitter: standard deviation of the normal noise on numerics and integers, as a fraction of the column's own in the region.
@@ -80,6 +87,9 @@ class FittedBootstrap:
         start, stop = self.starts[region : region + 2]
         if start == stop:
             raise ShortOfRows(f"wanted a row of region {region} to draw again; got none; leave the region out or merge it")
+        if not self.rows.column_names:
+            # A table of no column still has rows: every column may be fixed by the region.
+            return pa.table({"": np.zeros(self.settings.block)}).select([])
         rng = rng_of(seed, "bootstrap", region)
         drawn = _canonical(self.rows.take(pa.array(rng.integers(start, stop, self.settings.block))))
         if not self.settings.jitter:

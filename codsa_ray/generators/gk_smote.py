@@ -1,7 +1,7 @@
 """SMOTE inside clusters of like density, with rows that only other classes surround left out (GK-SMOTE); knows no network.
 
-Source: Miraj et al., GK-SMOTE, APWeb-WAIM 2025, in the steps of the author's public implementation, since the paper's thresholds are not
-stated. Of a region's rows
+Source: Miraj et al., GK-SMOTE, APWeb-WAIM 2025, arXiv:2509.11163, in the four steps of the author's public implementation, since the
+paper's thresholds are not stated. Of a region's rows
 1. those whose k nearest rows are all of other classes (Regions.labels) are noise and start no segment;
 2. each other has the density f(p) = mean over q of exp(-d(p, q)^2 / 2 h^2), q being p itself and its k - 1 nearest of the rest;
 3. two means of f part them in safe (dense) and borderline ones;

@@ -1,9 +1,9 @@
 """LEO-CVAE: an autoencoder that cares most for rows among whose neighbours the labels disagree; knows no cluster.
 
-Source: Zare et al. 2025, arXiv:2509.25334 (v3).
+Source: Zare et al. 2025, arXiv:2509.25334 (v3), by the names of the paper's parts and in the steps of the authors' code.
 - Local entropy of a row: H = -sum_c p_c log2 p_c over the labels of its k nearest rows ("LES").
 - Loss: mean of w_y (1 + H)^gamma |x - x'|^2 + beta max(KL, least), w_y = N / (C n_y) ("LEWL"); see nn/cvae.py for the network.
-- Drawing: a real row of the region with probability in proportion to (1 + H)^gamma, its code with the encoder's noise, decoded.
+- Drawing ("sampling"): a real row of the region, chances in proportion to (1 + H)^gamma, its code with the encoder's noise, decoded.
 What we changed, and why:
 - Neighbours are sought over columns of unit deviation and within blocks; the paper's, over columns as they come, follow the widest one.
 - Rows of a region that `cap` thinned count for those that they stand for among a row's neighbours (neighbours.py).

@@ -1,6 +1,6 @@
 """Majority map: rows of other regions moved onto a region by a learned map (MOMS); knows no cluster.
 
-Source: Cha & Kim, MOMS (majority-to-minority mapping for imbalanced classification), in the steps of the authors' public implementation.
+Source: Cha & Kim 2026, MOMS, arXiv:2509.11511 (majority-to-minority mapping), in the steps of the authors' public implementation.
 - f is trained on L = MMD^2(f(donors), region) + lambda mean relu(min |f(x) - danger| - min |f(x) - safe| + 1 + .3 mean |danger - danger'|),
   the squared kernel distance of Gretton et al. 2012 (equation 5, bandwidth the median cross distance of each step) and a triplet loss that
   keeps images nearer to the region's border than to the donors' interior (nn/translator.py).

@@ -1,4 +1,9 @@
-"""SMOGN: points between near rows of a region, noise around rows whose neighbours are far; knows nothing beyond that."""
+"""SMOGN: points between near rows of a region, noise around rows whose neighbours are far; knows nothing beyond that.
+
+Cost, n rows of a region, d columns: time n^2 (d + log n), memory some 10 n d bytes and CHUNK x n distances; a block its cells.
+Not for: large regions (time is quadratic: interpolation's is not), many columns against a region's rows (all neighbours are far then, and
+every row is noise around a base), columns tied by equations, or where spread has to be right: segments shrink it.
+"""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,11 +16,13 @@ from scipy.spatial.distance import cdist
 from codsa_ray.cells import Cells
 from codsa_ray.contracts import Needs, Worker
 from codsa_ray.errors import SettingError, ShortOfRows
+from codsa_ray.filled import LARGEST
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.seeds import rng_of
 
 CHUNK = 512  # rows whose distances to a whole region are held at once
+SQUARED = 500  # powers of two below which squares are far from overflow; larger columns are scaled down, which is exact
 
 
 @dataclass(frozen=True)
@@ -65,11 +72,13 @@ class Smogn:
         fixed = data.regions.constant_columns
         cells = [Cells.of(c, table[c.name]) for c in data.schema.columns if c.name not in fixed]
         encoded = [cell.encode(table[cell.column.name]) for cell in cells]
-        X = np.array([_filled(cell, *pair, starts) for cell, pair in zip(cells, encoded, strict=True)]).reshape(len(cells), -1).T
-        nulls = np.array([null for _, null in encoded], dtype=bool).reshape(len(cells), -1).T
+        X = np.array([_filled(cell, *pair, starts) for cell, pair in zip(cells, encoded, strict=True)]).reshape(len(cells), len(table)).T
+        nulls = np.array([null for _, null in encoded], dtype=bool).reshape(len(cells), len(table)).T
+        unit = np.ldexp(1.0, np.maximum(np.frexp(np.abs(X).max(axis=0, initial=0.0))[1] - SQUARED, 0))
+        X = X / unit
         space = Space.of(X, cells, data.schema.target)
         near, close, reach = self._neighbours(space, starts)
-        arrays = {"X": X, "nulls": nulls, "starts": starts, "near": near, "close": close, "reach": reach, "span": space.span}
+        arrays = {"X": X, "nulls": nulls, "starts": starts, "near": near, "close": close, "reach": reach, "span": space.span, "unit": unit}
         worker.folder.write_arrays("rows.safetensors", arrays)
         few = [f"{item.name}: one row, which is copied" for item, n in zip(data.regions.items, np.diff(starts), strict=True) if n == 1]
         meta = {"cells": [cell.to_json() for cell in cells], "target": data.schema.target, "notice": few}
@@ -154,7 +163,7 @@ class FittedSmogn:
         settings: noise and block to draw with.
         cells: the columns.
         target: name of the target, which may be none of them.
-        arrays: X, nulls (n, columns); starts (K + 1,); near, close (n, k); reach (n,); span (columns,).
+        arrays: X in units of `unit`, nulls (n, columns); starts (K + 1,); near, close (n, k); reach (n,); span, unit (columns,).
         notice: regions whose rows are copied.
     """
 
@@ -181,8 +190,11 @@ class FittedSmogn:
         by = np.where(close[:, None], segment, self._around(base, start, stop, rng))
         levels = np.where(close[:, None], ends, self._usual(start, stop, rng))
         nulls = self.arrays["nulls"][base]
-        drawn = {c.column.name: _cells(c, self.arrays["X"][base, j], by[:, j], levels[:, j], nulls[:, j]) for j, c in enumerate(self.cells)}
-        return pa.table(drawn)
+        X, unit = self.arrays["X"][base], self.arrays["unit"]
+        parts = zip(self.cells, X.T, by.T, levels.T, nulls.T, unit, strict=True)
+        drawn = {cell.column.name: _cells(cell, *part) for cell, *part in parts}
+        # A table of no column still has rows: every column may be fixed by the region.
+        return pa.table(drawn) if drawn else pa.table({"": base}).select([])
 
     def _between(self, base: np.ndarray, near: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """(n, columns) steps from the base towards the neighbour, the target's by the distances to both, and values of one of them."""
@@ -214,9 +226,12 @@ class FittedSmogn:
         return self.arrays["X"][rows, np.arange(len(self.cells))]
 
 
-def _cells(cell: Cells, values: np.ndarray, by: np.ndarray, levels: np.ndarray, null: np.ndarray) -> pa.Array:
+def _cells(cell: Cells, values: np.ndarray, by: np.ndarray, levels: np.ndarray, null: np.ndarray, unit: float) -> pa.Array:
     if not cell.ordered:
         return cell.decode(levels, null)
-    if cell.column.kind != "numeric":
-        values = np.minimum(np.rint(values).astype(np.uint64), np.uint64(cell.top))
+    if cell.column.kind == "numeric":
+        # Noise may lead beyond the largest float: the bound is drawn then.
+        with np.errstate(over="ignore"):
+            return cell.decode(np.clip((values + by) * unit, cell.column.low, cell.column.high), null)
+    values = np.minimum(np.minimum(np.rint(values), LARGEST).astype(np.uint64), np.uint64(cell.top))
     return cell.decode(cell.moved(values, by), null)

@@ -1,6 +1,7 @@
 """Tabular diffusion: one EDM denoiser of all rows, conditioned on the region so that rare regions borrow; knows no cluster.
 
-Source: Karras et al. 2022 (preconditioning, noise levels), Lu et al. 2022b (DPM-Solver++), Ho & Salimans 2022 (condition dropping).
+Source: Karras et al. 2022 (EDM, section 5 and table 1: preconditioning, noise levels), Lu et al. 2022b (DPM-Solver++, algorithm 2), Ho &
+Salimans 2022 (algorithms 1 and 2: a condition dropped while training, guidance).
 What differs from them, and why:
 - Columns become quantile normals and one-hot codes with a cross-entropy head (nn/table_codec.py, nn/precondition.py): standardised
   columns with heavy tails are what tabular diffusion usually fails on.
