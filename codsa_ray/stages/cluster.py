@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from codsa_ray.contracts import Progress
 from codsa_ray.errors import ClusterError, CodsaError, InternalError
 
 # Ray reads these when it is imported: they must be in the environment first.
@@ -23,6 +24,9 @@ BEFORE_IMPORT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Where two tasks fail, the first one's error is raised; the other's would be printed after it.
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    # What a node ends because its memory runs low, Ray gives out again without end: many times, for it may be another's fault, each pause
+    # twice the one before.
+    "RAY_task_oom_retries": "8",
 }
 EMBEDDED = {
     "RAY_AUTH_MODE": "disabled",
@@ -33,6 +37,8 @@ EMBEDDED = {
 EXTRA_CPUS = 2
 RETRIES = 2
 IN_FLIGHT = 2
+OWN = "codsa_own"
+"""A resource of the Ray that a process starts for itself, which never grows; no task asks for it."""
 
 
 def connect(address: str | None = None, workers: int | None = None) -> None:
@@ -55,7 +61,8 @@ def connect(address: str | None = None, workers: int | None = None) -> None:
             if address:
                 ray.init(address=address, **quiet)
             else:
-                ray.init(address="local", num_cpus=(workers or os.cpu_count() or 1) + EXTRA_CPUS, include_dashboard=False, **quiet)
+                cpus = (workers or os.cpu_count() or 1) + EXTRA_CPUS
+                ray.init(address="local", num_cpus=cpus, resources={OWN: 1}, include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             "a Ray cluster", f"{address or 'local'}: {str(error).splitlines()[0]}", "check --address or leave it out"
@@ -197,6 +204,44 @@ def _spread(
             yield int(row["index"]), result
     except (ray.exceptions.RayError, RuntimeError, ValueError) as error:
         raise plain_error(error) from error
+
+
+def lacking(num_cpus: float = 0, num_gpus: float = 0, memory: float = 0, accelerator_type: str | None = None) -> str:
+    """What a task wants of a node, for people, where no node has all of it; else ""."""
+    import ray
+
+    wanted = {
+        "CPU": num_cpus,
+        "GPU": num_gpus,
+        "memory": memory,
+        **({f"accelerator_type:{accelerator_type}": 0.001} if accelerator_type else {}),
+    }
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(name, 0) >= many for name, many in wanted.items()) for node in nodes):
+        return ""
+    parts = (
+        f"{num_cpus:g} CPUs" * bool(num_cpus),
+        f"{num_gpus:g} GPUs" * bool(num_gpus),
+        f"{memory / 2**30:.1f} GiB" * bool(memory),
+        accelerator_type,
+    )
+    return ", ".join(filter(None, parts))
+
+
+def room(stage: str, progress: Progress, **asked: Any) -> None:
+    """Says so where a stage has to wait for a node.
+
+    Args:
+        asked: of one task, see `lacking`.
+
+    Raises:
+        ClusterError: this process's own Ray has not the resources, and never will.
+    """
+    lacks = lacking(**asked)
+    if lacks and OWN in resources():
+        raise ClusterError(f"a machine with {lacks} to {stage}", "less", "ask for less, or give the --address of a cluster that has it")
+    if lacks:
+        progress(stage, 0, 0, f"{stage:<11} waits for a node with {lacks}")
 
 
 def workers_here(address: str | None) -> int:

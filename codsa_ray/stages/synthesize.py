@@ -19,7 +19,7 @@ from codsa_ray.pool import Pool, Shard
 from codsa_ray.record import Record, write_recorded
 from codsa_ray.rows import GROUP, Rows, region_of
 from codsa_ray.seeds import seed_of
-from codsa_ray.stages.cluster import spread
+from codsa_ray.stages.cluster import room, spread
 from codsa_ray.stages.fit import FitJob
 from codsa_ray.stages.metrics import drew
 
@@ -127,9 +127,12 @@ def synthesize(
     total, drawn, redrawn = sum(task.shard.blocks * pool.block for pool, task in tasks), 0, 0
     reasons: dict[int, str] = {}
     here, work = total <= FEW_ROWS and not gpus, [task for _, task in tasks]
+    each = _resources(work, gpus)
+    if not here:
+        room("synthesize", progress, **each)
     ledger = Ledger(Counter(pool.key.id for pool, _ in tasks))
     try:
-        for index, result in spread(work, MakeDrawer(rows, partitions), workers, here=here, **_resources(work, gpus)):
+        for index, result in spread(work, MakeDrawer(rows, partitions), workers, here=here, **each):
             if "short" in result:
                 reasons[index] = result["short"]
             else:
