@@ -40,10 +40,11 @@ def test_a_fit_asks_for_all_of_it() -> None:
 
 def test_drawers_ask_for_the_most_of_any_and_for_a_device_that_all_agree_on() -> None:
     small, other = Needs(memory=2**20), Needs(gpus=0.5, accelerator="A100")
-    assert synthesize._resources([task(LARGE), task(small)], gpus=1) == {"num_gpus": 1, "memory": 2**30, "accelerator_type": "H100"}
+    most = {"num_cpus": 0.9 * 2, "num_gpus": 1, "memory": 2**30, "accelerator_type": "H100"}
+    assert synthesize._resources([task(LARGE), task(small)], gpus=1) == most
     assert "accelerator_type" not in synthesize._resources([task(LARGE), task(other)], gpus=1)
-    assert synthesize._resources([task(LARGE)], gpus=0) == {"memory": 2**30}
-    assert synthesize._resources([task(Needs())], gpus=1) == {}
+    assert synthesize._resources([task(LARGE)], gpus=0) == {"num_cpus": 0.9 * 2, "memory": 2**30}
+    assert synthesize._resources([task(Needs())], gpus=1) == {"num_cpus": 0.9}
 
 
 def test_a_trial_asks_for_what_its_learner_needs() -> None:

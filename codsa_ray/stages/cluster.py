@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 from codsa_ray.contracts import Progress
 from codsa_ray.errors import ClusterError, CodsaError, InternalError
+from codsa_ray.heartbeat import log
+from codsa_ray.stages.metrics import retried
 
 # Ray reads these when it is imported: they must be in the environment first.
 BEFORE_IMPORT = {
@@ -37,6 +39,8 @@ EMBEDDED = {
 EXTRA_CPUS = 2
 RETRIES = 2
 IN_FLIGHT = 2
+ACTOR = 0.9
+"""CPUs of an actor that uses one core: what is left over is for Ray's own tasks."""
 OWN = "codsa_own"
 """A resource of the Ray that a process starts for itself, which never grows; no task asks for it."""
 
@@ -117,6 +121,8 @@ class _Call:
     def __init__(self, make: Callable[[], Callable[[Any], Any]], items: Any) -> None:
         import ray
 
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            retried("worker")
         self.work, self.items = make(), ray.get(items[0])
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -165,6 +171,9 @@ def spread(
         return
     left = dict(enumerate(items))
     for in_flight in (IN_FLIGHT, 1):
+        if in_flight == 1 and left:
+            retried("item", len(left))
+            log("retried", items=[str(item) for item in left.values()])
         for index, result in _spread(dict(left), make, workers, in_flight, resources) if left else ():
             if left.pop(index, None) is not None:
                 yield index, result
@@ -183,6 +192,9 @@ def _spread(
 
     # A list around the reference keeps Ray from resolving it into every constructor call's arguments.
     indices = ray.data.from_items(list(items), override_num_blocks=len(items))
+    asked = {"num_cpus": ACTOR, **resources}
+    # Larger ones are fewer: side by side they take no more CPUs than so many small ones.
+    workers = max(1, int(workers / max(asked["num_cpus"] / ACTOR, 1.0)))
     with warnings.catch_warnings():
         # Ray 2.60 announces named parameters instead of these two, but has no names for them yet.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -193,7 +205,7 @@ def _spread(
             # A node that goes takes its actors along however often; what ends is the tries of an item.
             max_restarts=-1,
             max_task_retries=RETRIES,
-            **{"num_cpus": 0.9, **resources},
+            **asked,
         )
     dataset.context.max_errored_blocks = -1
     try:
