@@ -14,6 +14,7 @@ from codsa_ray.contracts import Allocator, Encoder, Learner
 from codsa_ray.density_ratio import Ratio
 from codsa_ray.domain import OTHERS, POOLED, TARGET
 from codsa_ray.fitdata import REGION, ROW, FitData
+from codsa_ray.manifest import scratch_here
 from codsa_ray.partition import Partition
 from codsa_ray.pool import Pool, prefix
 from codsa_ray.regions import Regions
@@ -233,7 +234,7 @@ class Bench:
         """An array of this machine's cache, memory-mapped; written whole by whoever comes first."""
         path = Path(self.cache) / f"{name}-{self._encoding}.npy"
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            scratch_here(path.parent)
             handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
             with os.fdopen(handle, "wb") as stream:
                 np.save(stream, np.ascontiguousarray(make()), allow_pickle=False)

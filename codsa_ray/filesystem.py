@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pyarrow as pa
@@ -92,12 +92,24 @@ def _endpoint() -> str:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
+class _Carried(pafs.S3FileSystem):  # type: ignore[misc]
+    """pyarrow's own, which leaves its retries behind on the way to another process."""
+
+    def __init__(self, made_of: tuple[str, str, str], **settings: Any) -> None:
+        super().__init__(**settings)
+        self.made_of = made_of
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str, str]]:
+        return _s3, self.made_of
+
+
 @lru_cache(maxsize=16)
 def _s3(bucket: str, query: str, endpoint: str) -> pafs.S3FileSystem:
     asked = dict(parse_qsl(query))
     url = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
     host = asked.get("endpoint_override") or url.netloc
-    return pafs.S3FileSystem(
+    return _Carried(
+        (bucket, query, endpoint),
         # A bucket of Amazon's knows its region; elsewhere AWS_REGION says it where it matters.
         region=asked.get("region") or (None if host else pafs.resolve_s3_region(bucket)),
         scheme=asked.get("scheme") or url.scheme,

@@ -21,6 +21,7 @@ from codsa_ray.seeds import fingerprint
 MANIFEST = "manifest.json"
 MARK = "codsa.json"
 FORMAT = 1
+SCRATCH = "codsa-"
 REHEARSAL = ".dry-run-"
 
 
@@ -112,15 +113,28 @@ def _locked(out: Folder) -> FileLock:
 @contextmanager
 def scratch(out: Folder) -> Iterator[str]:
     """A folder on this machine that goes with the block; `out` is claimed."""
-    mine = f"codsa-{fingerprint(out.address)}-"
-    # The folder is ours: what lies there was left by a run that was killed.
-    for left in Path(tempfile.gettempdir()).glob(f"{mine}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    mine = f"{SCRATCH}{fingerprint(out.address)}-"
+    _sweep(Path(tempfile.gettempdir()), mine)
     place = tempfile.mkdtemp(prefix=mine)
     try:
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def scratch_here(place: Path) -> None:
+    """Makes the driver's `scratch` on another machine, where nobody takes it away but the next run of the same folder."""
+    mine, mark, _ = place.name.rpartition("-")
+    fresh = not place.exists()
+    place.mkdir(parents=True, exist_ok=True)
+    if fresh and mine.startswith(SCRATCH):
+        _sweep(place.parent, mine + mark, place)
+
+
+def _sweep(place: Path, mine: str, kept: Path | None = None) -> None:
+    # The run's folder is ours: what lies here was left by one that is over.
+    for left in set(place.glob(f"{mine}*")) - {kept}:
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def rehearsal(out: Folder) -> Folder:

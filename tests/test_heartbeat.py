@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from codsa_ray import heartbeat
@@ -19,7 +20,7 @@ from codsa_ray.folder import Folder
 from codsa_ray.heartbeat import PROGRESS, Heartbeat, beating
 from codsa_ray.job import Job
 from codsa_ray.manifest import MARK
-from codsa_ray.pipeline import Report, run
+from codsa_ray.pipeline import Report, run, run_until
 from codsa_ray.status import status
 
 import runs
@@ -158,6 +159,16 @@ def test_every_log_line_is_json_with_a_time_and_an_event(out: Folder, caplog: py
     lines = [json.loads(record.getMessage()) for record in caplog.records]
     assert [(line["event"], line["note"]) for line in lines] == [("progress", 'größe "quoted"'), ("stage", "fit 4 rows")]
     assert all(line["time"].endswith("+00:00") for line in lines)
+
+
+def test_every_shard_that_is_drawn_is_named_with_its_rows_and_seconds(here: None, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "codsa_ray")
+    run_until(runs.job(runs.written(tmp_path, runs.patients()), tmp_path / "run", generator=runs.GENERATORS[:1]), "synthesize")
+    told = [json.loads(record.message) for record in caplog.records if record.name == "codsa_ray"]
+    shards = {(line["pool"], line["shard"]): line for line in told if line["event"] == "shard"}
+    files = {(path.parent.name, path.name): path for path in (tmp_path / "run" / "pools").rglob("*.parquet")}
+    assert files.keys() == shards.keys()
+    assert all(line["rows"] == pq.read_metadata(files[key]).num_rows and line["seconds"] >= 0 for key, line in shards.items())
 
 
 def test_time_that_is_up_during_the_search_is_no_defect_and_the_run_goes_on_to_the_same_bytes(finished: Report, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import pickle
 import random
 import re
 import shutil
@@ -378,6 +379,60 @@ def test_every_kind_of_request_is_tried_again(store: Store, monkeypatch: pytest.
         folder.delete()
         assert folder.names() == []
     assert min(faults.counts.values()) > 5, faults.counts
+
+
+def test_what_opens_a_store_keeps_its_retries_on_the_way_to_another_process(store: Store) -> None:
+    """pyarrow's own would leave them behind: as many refusals as it takes itself are too few here."""
+    folder = Folder(f"{store.address}/run")
+    folder.write_bytes("a", b"whole")
+    faults = Faults(1.0, ("throttle",))
+    left = iter(range(6))
+    faults.only = lambda method, path: next(left, None) is not None
+    with proxy(store.endpoint, faults) as place, pytest.MonkeyPatch.context() as patch:
+        store.behind(place).use(patch)
+        opened, path = filesystem.filesystem_of(f"{folder.address}/a")
+        carried = pickle.loads(pickle.dumps(opened))
+        assert carried is opened, "made once a process"
+        assert carried.open_input_file(path).read() == b"whole"
+    assert faults.counts["throttle"] == 6
+
+
+SPREAD = """
+import sys
+from pathlib import Path
+from codsa_ray.folder import Folder
+from codsa_ray.pipeline import prepare, silent
+from codsa_ray.rows import FINAL
+from codsa_ray.stages.cluster import connect
+from codsa_ray.stages.fit import FitJob
+from codsa_ray.stages.train import train_fit
+import runs
+from test_ray_train import Watched
+place, store = Path(sys.argv[1]), sys.argv[2]
+connect(None, 2)
+job = runs.job(runs.written(place, runs.patients()), place / "run").made()
+rows, _, partitions = prepare(job, Folder(job.out), silent)
+fit = FitJob(Watched(str(place)), FINAL, Folder(store + "/fit/watched"), {})
+assert train_fit(fit, rows, partitions[FINAL], None, job, workers=2) is None
+assert fit.manifest.read() is not None
+"""
+
+
+@pytest.mark.slow
+def test_a_spread_fit_keeps_its_checkpoints_on_the_store_between_throttled_requests(endpoint: str, logs: Path, tmp_path: Path) -> None:
+    store, asked = made(endpoint), []
+    faults = Faults(0.3, ("throttle",), only=lambda method, path: asked.append((method, path)) or True)  # type: ignore[func-returns-value]
+    with proxy(endpoint, faults) as place:
+        tests = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
+        environment = {**os.environ, **store.behind(place).environment, "RAY_TMPDIR": str(logs), "RAY_AUTH_MODE": "disabled"}
+        words = [sys.executable, "-c", SPREAD, str(tmp_path), store.address]
+        ended = subprocess.run(
+            words, cwd=ROOT, env={**environment, "PYTHONPATH": tests}, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+    assert ended.returncode == 0, ended.stderr
+    assert any(method == "PUT" and re.search("watched/train/.*checkpoint_.*safetensors", path) for method, path in asked)
+    assert faults.counts["throttle"]
+    assert not any("/train/" in name for name in store.names()), "they are gone once it is fitted"
 
 
 # Secrets

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from codsa_ray.errors import FolderError, GroupError, InputError, SchemaError, S
 from codsa_ray.estimate import dry_run
 from codsa_ray.folder import Folder
 from codsa_ray.learners.logistic import Logistic
-from codsa_ray.manifest import REHEARSAL, claimed, rehearsal
+from codsa_ray.manifest import REHEARSAL, claimed, rehearsal, scratch, scratch_here
 from codsa_ray.more import synthesize_more
 from codsa_ray.picture import encoded
 from codsa_ray.pipeline import Report, rewrite_report, run, run_until
@@ -540,6 +541,22 @@ def test_what_a_killed_dry_run_left_stands_in_no_run_s_way(tmp_path: Path) -> No
     rehearsal(Folder(str(tmp_path))).write_bytes("read/rows", b"")
     with claimed(Folder(str(tmp_path))):
         pass
+
+
+def test_a_cache_on_another_machine_takes_the_place_of_those_of_runs_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same run folder; what is another's stays."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    out = Folder(str(tmp_path / "run"))
+    with scratch(out) as place:
+        name = Path(place).name
+    elsewhere = tmp_path / "elsewhere"
+    for left in (name[:-1], "codsa-another-run", "theirs"):
+        (elsewhere / left).mkdir(parents=True)
+    for _ in range(2):
+        scratch_here(elsewhere / name)
+        (elsewhere / name / "pool.npy").touch()
+    assert sorted(path.name for path in elsewhere.iterdir()) == sorted((name, "codsa-another-run", "theirs"))
+    assert (elsewhere / name / "pool.npy").exists()
 
 
 def test_more_rows_of_a_region_are_as_many_as_asked_and_not_the_runs(finished: Report, tmp_path: Path) -> None:

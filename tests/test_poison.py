@@ -1,6 +1,8 @@
 """A block that ends its worker each time: the shard is named, all others are kept, and the same command goes on once it is mended."""
 
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -18,6 +20,7 @@ from codsa_ray.plugins import identity
 from codsa_ray.seeds import seed_of
 from codsa_ray.stages import synthesize
 
+import clusters
 import runs
 
 FOLD, DRAW, REGION = 1, 0, 0
@@ -94,3 +97,27 @@ def test_a_poison_block_is_named_and_the_rest_is_kept(
         patch.setattr(synthesize, "FEW_ROWS", 10**9)
         other = run(runs.job(data, tmp_path / "other", generator=(Poisoned(str(flag)),)))
     assert runs.contents(report.augmented) == runs.contents(other.augmented)
+
+
+LOW_ON_MEMORY = """
+import time
+from types import SimpleNamespace
+import ray
+from codsa_ray.errors import InternalError
+from codsa_ray.stages.cluster import RETRIES, connect
+from codsa_ray.stages.fit import _got
+connect(None, 1)
+try:
+    _got(ray.remote(max_retries=RETRIES)(lambda: time.sleep(600)).remote(), SimpleNamespace(name="trees/0"))
+except InternalError as error:
+    print(error)
+"""
+
+
+@pytest.mark.cluster
+def test_a_fit_that_no_node_has_the_memory_for_ends_with_a_word_of_it() -> None:
+    """A node that takes itself for full ends each of its tries; left to itself, Ray begins another for ever."""
+    full = {"RAY_memory_usage_threshold": "0.01", "RAY_memory_monitor_refresh_ms": "100", "RAY_task_oom_retry_delay_base_ms": "10"}
+    command = [sys.executable, "-c", LOW_ON_MEMORY]
+    ended = subprocess.run(command, env=clusters.environment(**full), capture_output=True, text=True, timeout=clusters.PATIENCE)
+    assert "fit trees/0 was ended again and again because its node ran low on memory" in ended.stdout

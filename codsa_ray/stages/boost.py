@@ -13,6 +13,7 @@ import xgboost as xgb
 from codsa_ray.contracts import Progress
 from codsa_ray.encode import Ordinal
 from codsa_ray.errors import CandidateError
+from codsa_ray.filesystem import filesystem_of
 from codsa_ray.folder import Folder
 from codsa_ray.learners.boosted import Boosted, Classifier, objective_of
 from codsa_ray.schema import Schema
@@ -174,11 +175,12 @@ def _distributed(fit: Fit, present: np.ndarray, start: np.ndarray, factor: float
     sizes = fit.pages.folder.sizes()
     files = tuple(sorted(fit.pages.files, key=lambda name: (-sizes[name], name)))
     fit = replace(fit, pages=replace(fit.pages, files=files))
+    keeps, place = filesystem_of((store / "train").address)
     trainer = XGBoostTrainer(
         _loop,
         train_loop_config={"fit": fit, "present": present, "start": start, "factor": factor, "store": store},
         scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 1}),
-        run_config=RunConfig(name="trainer", storage_path=(store / "train").address, failure_config=FailureConfig(max_failures=2)),
+        run_config=RunConfig(name="trainer", storage_path=place, storage_filesystem=keeps, failure_config=FailureConfig(max_failures=2)),
     )
     trainer.fit()
     trees = store.read_bytes("trees.ubj")

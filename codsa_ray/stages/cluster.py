@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from codsa_ray.contracts import Progress
 from codsa_ray.errors import ClusterError, CodsaError, InternalError
+from codsa_ray.heartbeat import log
+from codsa_ray.stages.metrics import retried
 
 # Ray reads these when it is imported: they must be in the environment first.
 BEFORE_IMPORT = {
@@ -23,6 +26,9 @@ BEFORE_IMPORT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # Where two tasks fail, the first one's error is raised; the other's would be printed after it.
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    # What a node ends because its memory runs low, Ray gives out again without end: many times, for it may be another's fault, each pause
+    # twice the one before.
+    "RAY_task_oom_retries": "8",
 }
 EMBEDDED = {
     "RAY_AUTH_MODE": "disabled",
@@ -33,6 +39,10 @@ EMBEDDED = {
 EXTRA_CPUS = 2
 RETRIES = 2
 IN_FLIGHT = 2
+ACTOR = 0.9
+"""CPUs of an actor that uses one core: what is left over is for Ray's own tasks."""
+OWN = "codsa_own"
+"""A resource of the Ray that a process starts for itself, which never grows; no task asks for it."""
 
 
 def connect(address: str | None = None, workers: int | None = None) -> None:
@@ -55,7 +65,8 @@ def connect(address: str | None = None, workers: int | None = None) -> None:
             if address:
                 ray.init(address=address, **quiet)
             else:
-                ray.init(address="local", num_cpus=(workers or os.cpu_count() or 1) + EXTRA_CPUS, include_dashboard=False, **quiet)
+                cpus = (workers or os.cpu_count() or 1) + EXTRA_CPUS
+                ray.init(address="local", num_cpus=cpus, resources={OWN: 1}, include_dashboard=False, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ClusterError(
             "a Ray cluster", f"{address or 'local'}: {str(error).splitlines()[0]}", "check --address or leave it out"
@@ -110,6 +121,8 @@ class _Call:
     def __init__(self, make: Callable[[], Callable[[Any], Any]], items: Any) -> None:
         import ray
 
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            retried("worker")
         self.work, self.items = make(), ray.get(items[0])
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -158,6 +171,9 @@ def spread(
         return
     left = dict(enumerate(items))
     for in_flight in (IN_FLIGHT, 1):
+        if in_flight == 1 and left:
+            retried("item", len(left))
+            log("retried", items=[str(item) for item in left.values()])
         for index, result in _spread(dict(left), make, workers, in_flight, resources) if left else ():
             if left.pop(index, None) is not None:
                 yield index, result
@@ -176,6 +192,9 @@ def _spread(
 
     # A list around the reference keeps Ray from resolving it into every constructor call's arguments.
     indices = ray.data.from_items(list(items), override_num_blocks=len(items))
+    asked = {"num_cpus": ACTOR, **resources}
+    # Larger ones are fewer: side by side they take no more CPUs than so many small ones.
+    workers = max(1, int(workers / max(asked["num_cpus"] / ACTOR, 1.0)))
     with warnings.catch_warnings():
         # Ray 2.60 announces named parameters instead of these two, but has no names for them yet.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -186,7 +205,7 @@ def _spread(
             # A node that goes takes its actors along however often; what ends is the tries of an item.
             max_restarts=-1,
             max_task_retries=RETRIES,
-            **{"num_cpus": 0.9, **resources},
+            **asked,
         )
     dataset.context.max_errored_blocks = -1
     try:
@@ -197,6 +216,44 @@ def _spread(
             yield int(row["index"]), result
     except (ray.exceptions.RayError, RuntimeError, ValueError) as error:
         raise plain_error(error) from error
+
+
+def lacking(num_cpus: float = 0, num_gpus: float = 0, memory: float = 0, accelerator_type: str | None = None) -> str:
+    """What a task wants of a node, for people, where no node has all of it; else ""."""
+    import ray
+
+    wanted = {
+        "CPU": num_cpus,
+        "GPU": num_gpus,
+        "memory": memory,
+        **({f"accelerator_type:{accelerator_type}": 0.001} if accelerator_type else {}),
+    }
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(name, 0) >= many for name, many in wanted.items()) for node in nodes):
+        return ""
+    parts = (
+        f"{num_cpus:g} CPUs" * bool(num_cpus),
+        f"{num_gpus:g} GPUs" * bool(num_gpus),
+        f"{memory / 2**30:.1f} GiB" * bool(memory),
+        accelerator_type,
+    )
+    return ", ".join(filter(None, parts))
+
+
+def room(stage: str, progress: Progress, **asked: Any) -> None:
+    """Says so where a stage has to wait for a node.
+
+    Args:
+        asked: of one task, see `lacking`.
+
+    Raises:
+        ClusterError: this process's own Ray has not the resources, and never will.
+    """
+    lacks = lacking(**asked)
+    if lacks and OWN in resources():
+        raise ClusterError(f"a machine with {lacks} to {stage}", "less", "ask for less, or give the --address of a cluster that has it")
+    if lacks:
+        progress(stage, 0, 0, f"{stage:<11} waits for a node with {lacks}")
 
 
 def workers_here(address: str | None) -> int:

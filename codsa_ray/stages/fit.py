@@ -20,7 +20,7 @@ from codsa_ray.plugins import as_fitted, identity, name_of
 from codsa_ray.record import Record, check_recorded, records_of
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.seeds import fingerprint
-from codsa_ray.stages.cluster import RETRIES, plain_error
+from codsa_ray.stages.cluster import RETRIES, plain_error, room
 from codsa_ray.stages.source import Related, source_identity
 
 VERSION = 1
@@ -191,7 +191,11 @@ def run_fit(fit: FitJob, data: FitData, device: str) -> str | None:
 def fit_all(
     job: Job, rows: Rows, partitions: dict[int, Partition], jobs: list[FitJob], source: Related | None, progress: Progress
 ) -> Fitted:
-    """Fits what is not fitted yet."""
+    """Fits what is not fitted yet.
+
+    Raises:
+        ClusterError: this machine lacks what a fit needs.
+    """
     waiting = list({fit.fit: fit for fit in jobs if not fit.kept}.values())
     for fit in waiting:
         fit.manifest.clear()
@@ -199,6 +203,8 @@ def fit_all(
     many = len({fit.fit for fit in jobs})
     done = many - len(waiting)
     if waiting:
+        for asked in {repr(asked): asked for fit in waiting for asked in [_asked(job, fit, partitions[fit.fold])]}.values():
+            room("fit", progress, **asked)
         progress("fit", done, many, "begun")
     for fit, reason in _run(job, rows, partitions, waiting, source):
         done += 1
@@ -249,6 +255,11 @@ def _got(ref: Any, fit: FitJob) -> str | None:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as error:
         raise plain_error(error) from error
+    except ray.exceptions.OutOfMemoryError as error:
+        raise InternalError(
+            f"fit {fit.name} was ended again and again because its node ran low on memory; give fewer --workers or larger nodes and run "
+            "again, finished fits are kept"
+        ) from error
     except ray.exceptions.RayError as error:
         raise InternalError(
             f"a worker died {1 + RETRIES} times of fit {fit.name}; run again when mended, finished fits are kept"
@@ -265,18 +276,29 @@ def spread_out(job: Job, fit: FitJob, part: Partition) -> bool:
     return needs.distributed and job.gpus > 1 and large
 
 
+def _asked(job: Job, fit: FitJob, part: Partition) -> dict[str, Any]:
+    """Of one node; a spread fit takes a GPU each of several, or all of them of this machine."""
+    if not spread_out(job, fit, part):
+        return _resources(fit)
+    return {"num_gpus": 1 if job.address else job.least_gpus or int(job.gpus)}
+
+
 def _task(fit: FitJob) -> Any:
     import ray
 
+    return ray.remote(**_resources(fit), max_retries=RETRIES, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})(_fit_task)
+
+
+def _resources(fit: FitJob) -> dict[str, Any]:
     needs = fit.generator.needs
-    options: dict[str, Any] = {"num_cpus": needs.cpus, "max_retries": RETRIES, "runtime_env": {"env_vars": {"OMP_NUM_THREADS": "1"}}}
+    options: dict[str, Any] = {"num_cpus": needs.cpus}
     if needs.gpus:
         options["num_gpus"] = needs.gpus
     if needs.memory:
         options["memory"] = needs.memory
     if needs.accelerator:
         options["accelerator_type"] = needs.accelerator
-    return ray.remote(**options)(_fit_task)
+    return options
 
 
 def _fit_task(fit: FitJob, shared: tuple[Rows, dict[int, Partition], Related | None]) -> str | None:

@@ -18,7 +18,7 @@ from codsa_ray.errors import PLUGIN_FAILURES, InternalError, OutOfTime
 from codsa_ray.folder import Folder
 from codsa_ray.outcomes import Outcome, Pruned, Table, outcome_of, read_outcome, write_outcome, write_truth
 from codsa_ray.pruning import Reference, hopeless, prunable, scored
-from codsa_ray.stages.cluster import plain_error
+from codsa_ray.stages.cluster import plain_error, room
 from codsa_ray.stages.strategy import Batches
 from codsa_ray.trial import Scores, run_trial
 
@@ -185,7 +185,7 @@ def search(trial: Trial, batches: Batches, table: Table, workers: int, total: in
     """Tries every candidate the strategy asks for; outcomes that are stored already are not tried again.
 
     Raises:
-        InternalError: a trial died more than twice.
+        InternalError: a trial died more than twice. ClusterError: this machine lacks what the learner needs.
     """
     feed = Feed(batches, table.add, trial.folder, progress, total)
     if limit and trial.folder.exists(limit.name):
@@ -194,6 +194,8 @@ def search(trial: Trial, batches: Batches, table: Table, workers: int, total: in
         feed.until = time.perf_counter() + limit.seconds
     first = feed.following()
     if first is not None:
+        needs = trial.bench.learner.needs
+        room("search", progress, num_cpus=needs.cpus * 0.9, num_gpus=needs.gpus, memory=needs.memory, accelerator_type=needs.accelerator)
         feed.queue.appendleft(first)
         _tune(replace(trial, table=Table(table.folder, table.task, table.classes, table.mix, table.loss)), feed, workers)
     if not feed.ended:

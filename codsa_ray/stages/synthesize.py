@@ -15,13 +15,14 @@ from codsa_ray.draw import draw_block
 from codsa_ray.errors import PLUGIN_FAILURES, InternalError, PluginError
 from codsa_ray.fitdata import REGION
 from codsa_ray.folder import Folder
+from codsa_ray.heartbeat import log
 from codsa_ray.partition import Partition
 from codsa_ray.plugins import identity
 from codsa_ray.pool import Pool, Shard
 from codsa_ray.record import Record, write_recorded
 from codsa_ray.rows import GROUP, Rows, region_of
 from codsa_ray.seeds import seed_of
-from codsa_ray.stages.cluster import spread
+from codsa_ray.stages.cluster import ACTOR, room, spread
 from codsa_ray.stages.fit import FitJob
 from codsa_ray.stages.metrics import drew
 
@@ -52,7 +53,7 @@ class Drawer:
     loaded: dict[str, FittedGenerator] = field(default_factory=dict)
 
     def __call__(self, task: ShardTask) -> dict[str, Any]:
-        """Writes the shard; returns its record, or why it could not be drawn. Drawn twice, it is the same bytes."""
+        """Writes the shard; returns its record and seconds, or why it fell short. Drawn twice, it is the same bytes."""
         started = time.perf_counter()
         try:
             tables, reasons = self._draw(task)
@@ -61,9 +62,9 @@ class Drawer:
         redrawn = reasons.total()
         table = pa.concat_tables(tables).replace_schema_metadata({REDRAWN: str(redrawn).encode()})
         record = write_recorded(task.folder / task.shard.key.id, task.shard.name, table)
-        record = replace(record, redrawn=dict(sorted(reasons.items())))
-        drew(task.shard.key.generator, record.rows, task.shard.blocks, redrawn, time.perf_counter() - started)
-        return {"record": record}
+        record, seconds = replace(record, redrawn=dict(sorted(reasons.items()))), time.perf_counter() - started
+        drew(task.shard.key.generator, record.rows, task.shard.blocks, redrawn, seconds)
+        return {"record": record, "seconds": round(seconds, 3)}
 
     def _draw(self, task: ShardTask) -> tuple[list[pa.Table], Counter[str]]:
         key, part = task.shard.key, self.partitions[task.shard.key.fold]
@@ -131,14 +132,18 @@ def synthesize(
     total, drawn = sum(task.shard.blocks * pool.block for pool, task in tasks), 0
     reasons: dict[int, str] = {}
     here, work = total <= FEW_ROWS and not gpus, [task for _, task in tasks]
+    each = _resources(work, gpus)
+    if not here:
+        room("synthesize", progress, **each)
     ledger = Ledger(Counter(pool.key.id for pool, _ in tasks))
     try:
-        for index, result in spread(work, MakeDrawer(rows, partitions), workers, here=here, **_resources(work, gpus)):
+        for index, result in spread(work, MakeDrawer(rows, partitions), workers, here=here, **each):
             if "short" in result:
                 reasons[index] = result["short"]
             else:
                 ledger.add(tasks[index][0], work[index].shard, result["record"])
-                drawn += result["record"].rows
+                drawn, shard = drawn + result["record"].rows, work[index].shard
+                log("shard", pool=shard.key.id, shard=shard.name, rows=result["record"].rows, seconds=result["seconds"])
             progress("synthesize", drawn, total)
     finally:
         ledger.write()
@@ -177,7 +182,7 @@ class Ledger:
 def _resources(tasks: list[ShardTask], gpus: float) -> dict[str, Any]:
     """One pool of actors draws for all generators: it has the most that any of them needs, and the device that they agree on."""
     needs = [task.fit.generator.needs for task in tasks]
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"num_cpus": ACTOR * max((need.cpus for need in needs), default=1.0)}
     if gpus and any(need.gpus for need in needs):
         found["num_gpus"] = max(need.gpus for need in needs)
     if any(need.memory for need in needs):

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from codsa_ray.blame import waiting, why
 from codsa_ray.errors import PLUGIN_FAILURES, CodsaError, InternalError
+from codsa_ray.filesystem import filesystem_of
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job
 from codsa_ray.nn.shards import is_shard
@@ -169,6 +170,8 @@ def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Related | None
     from ray.train.torch import TorchConfig, TorchTrainer
 
     manifest, gpu, workers = fit.manifest, job.gpus > 0, workers or workers_of(job)
+    # Ours, with its endpoint, times and retries: of an address Ray Train would make one of its own.
+    store, place = filesystem_of((fit.folder / "train").address)
     trainer = TorchTrainer(
         _loop,
         train_loop_config={
@@ -185,7 +188,8 @@ def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Related | None
         run_config=RunConfig(
             # One name a fit, under the run's own folder: building the same trainer again goes on from its last checkpoint.
             name="trainer",
-            storage_path=(fit.folder / "train").address,
+            storage_path=place,
+            storage_filesystem=store,
             failure_config=FailureConfig(max_failures=FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
         ),
