@@ -114,7 +114,7 @@ def _augment(command: argparse.ArgumentParser) -> None:
         "--max-hours",
         type=float,
         metavar="H",
-        help="stop between two pieces of work after so many hours (exit 3); the same command goes on",
+        help="stop after so many hours (exit 3); the same command goes on",
     )
     add("--log", metavar="FILE", help="append a line of JSON a stage, fit, block and trial ('-': standard error)")
     add("--mlflow", metavar="URI", help="log the finished run to an MLflow server or store (needs the extra mlflow)")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import socket
 import threading
@@ -43,6 +44,11 @@ class Heartbeat:
     lock: threading.Lock = field(default_factory=threading.Lock)
     written: float = -REMOTE_EVERY
 
+    @property
+    def until(self) -> float:
+        """When, by time.perf_counter, the hours are over."""
+        return self.started + 3600 * self.hours if self.hours else math.inf
+
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         """`done` of `total`; a total of 0 makes the note a remark: a stage's last word.
 
@@ -60,7 +66,7 @@ class Heartbeat:
         if now - self.written > (REMOTE_EVERY if self.out.remote else EVERY):
             self.say("running")
         # A stage's last word comes when its work is done: the last one's would end a run that has nothing left to do.
-        if total and self.hours and now - self.started > 3600 * self.hours:
+        if total and now > self.until:
             raise OutOfTime(f"--max-hours {self.hours:g} are over during {stage}; the same command goes on from here")
 
     def write(self, state: str, reason: str = "") -> None:
@@ -90,6 +96,11 @@ class Heartbeat:
         """Says every ALIVE seconds that the run is there, until it is over."""
         while not over.wait(ALIVE):
             self.say("running")
+
+
+def until(progress: Progress) -> float:
+    """When, by time.perf_counter, a stage that waits for others' work has to say so: the next word ends the run; never for most."""
+    return progress.until if isinstance(progress, Heartbeat) else math.inf
 
 
 @contextmanager

@@ -55,7 +55,7 @@ class Job:
         address: a Ray address; None starts an embedded Ray.
         workers, gpus: how many actors at a time (0: as many as cores), and GPUs a fit may use.
         least_gpus: a spread fit begins, and goes on when nodes are lost, with so many GPUs at least; 0: with no fewer than `gpus`.
-        max_hours: after so many the run stops between two pieces of work; 0 never does.
+        max_hours: after so many the run stops; 0 never does.
         rows: real rows may appear in the report.
         force: write the best plan whatever the verdict.
         smallest: rows under which a group is refused.

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,17 @@ def raylets(many: int, cpus: int) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
+
+
+def at_work(node: Any) -> list[psutil.Process]:
+    """Workers of the node that hold a task or an actor."""
+    (raylet,) = node.all_processes["raylet"]
+    found = []
+    for child in psutil.Process(raylet.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if child.name().startswith("ray::") and not child.name().endswith(("Agent", "IDLE")):
+                found.append(child)
+    return found
 
 
 def kill_node(cluster: Any, node: Any) -> None:

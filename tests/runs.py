@@ -86,7 +86,9 @@ def times(folder: Path | str) -> dict[str, int]:
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in sorted(Path(folder).rglob("*")) if path.is_file()}
 
 
-def fits_here(job: Job, rows: Rows, partitions: Any, waiting: list[fit.FitJob], source: Any) -> Iterator[tuple[fit.FitJob, str | None]]:
+def fits_here(
+    job: Job, rows: Rows, partitions: Any, waiting: list[fit.FitJob], source: Any, end: float
+) -> Iterator[tuple[fit.FitJob, str | None]]:
     """Stands in for Ray's tasks."""
     for one in waiting:
         yield one, fit._fit_task(one, (rows, partitions, source))

@@ -45,11 +45,18 @@ def begun(report: Report, out: Path) -> Path:
 
 
 def killed_at(cluster: Any, report: Report, out: Path, moment: str, least: int) -> None:
-    """Runs the report's job by address, kills a node at the moment, and compares what was written."""
+    """Runs the report's job by address, kills a node that holds work from the moment on, and compares what was written."""
     arguments = [*runs.options(report.facts["job"]["data"], out), "--draws", str(DRAWS), "--workers", "3", "--address", cluster.address]
     process = clusters.codsa(arguments)
     clusters.wait_for(lambda: len(list(out.glob(moment))) >= least, process)
-    clusters.kill_node(cluster, max(cluster.worker_nodes, key=lambda node: node.node_id))
+    busy: list[Any] = []
+
+    def holds_work() -> bool:
+        busy.extend(node for node in cluster.worker_nodes if clusters.at_work(node))
+        return bool(busy)
+
+    clusters.wait_for(holds_work, process)
+    clusters.kill_node(cluster, busy[0])
     _, said = process.communicate(timeout=clusters.PATIENCE)
     assert process.returncode == 0, said
     assert runs.contents(out / "augmented") == runs.contents(report.augmented)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from codsa_ray.contracts import Needs, Worker
 from codsa_ray.draw import draw_block
-from codsa_ray.errors import InternalError
+from codsa_ray.errors import InternalError, OutOfTime
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
 from codsa_ray.generators.language_model import LanguageModel
@@ -175,6 +175,20 @@ def steps(fit: FitJob) -> list[tuple[int, int, int]]:
     """(rank, of how many, seed of the step) as they were done."""
     lines = (Path(fit.generator.place) / "steps").read_text().splitlines()  # type: ignore[attr-defined]
     return [(int(rank), int(world), int(seed)) for rank, world, seed in map(str.split, lines)]
+
+
+@pytest.mark.slow
+def test_a_spread_fit_whose_time_is_up_ends_with_its_next_checkpoint_and_goes_on_from_it(
+    prepared: tuple[Job, Rows, Partition], tmp_path: Path
+) -> None:
+    job, rows, part = prepared
+    fit = watched(prepared, tmp_path / "hours")
+    with pytest.raises(OutOfTime, match="the same command goes on"):
+        train_fit(fit, rows, part, None, job, workers=WORKERS, end=time.perf_counter())
+    assert len({seed for *_, seed in steps(fit)}) == CHECKPOINT
+    assert fit.manifest.read() is None
+    assert train_fit(fit, rows, part, None, job, workers=WORKERS) is None
+    assert Counter(Counter(steps(fit)).values()) == {1: WORKERS * STEPS}, "no step is done twice"
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ def clocks(place: Path) -> None:
     """The second rank's clock runs three times as fast: (1 + 3) / 2 = 2 times, and all save at the same steps."""
     rank, ticks = torch.distributed.get_rank(), iter(range(10_000))
     loop.monotonic = lambda: next(ticks) * 60.0 * (1 + 2 * rank)
-    trained(place / "clocks", True, replace(SETTINGS, checkpoint=1000, minutes=5.0))
+    trained(place / "clocks", True, replace(SETTINGS, checkpoint=1000, minutes=5.0, every=30))
 
 
 def shares(place: Path) -> None:
@@ -197,7 +197,7 @@ def test_bfloat16_reaches_about_the_same_loss(group: Path, alone: Trained) -> No
 
 @pytest.mark.cluster
 def test_processes_whose_clocks_disagree_save_at_the_same_steps(group: Path) -> None:
-    """A tick at each check: by the third the clocks show 3 and 9 minutes, of which the mean is beyond 5; from there it begins anew."""
+    """A tick at each look, which come before the first score: by the third the clocks show 3 and 9 minutes, in the mean over 5."""
     saved = [f"{path.parent.name}/{path.name}" for path in sorted((group / "clocks").glob("*/*"))]
     assert saved == ["checkpoint-0015/rank-0.safetensors", "checkpoint-0015/rank-1.safetensors", "checkpoint-0015/state.json"]
 

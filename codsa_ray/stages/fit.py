@@ -1,9 +1,12 @@
 """Fit: every generator on every fold and on all training rows, side by side as Ray tasks or spread by Ray Train; knows no method."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator as Generated
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import product
+from math import inf
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from codsa_ray.contracts import FittedGenerator, Generator, Progress
 from codsa_ray.errors import PLUGIN_FAILURES, DamagedError, InternalError
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
+from codsa_ray.heartbeat import until
 from codsa_ray.job import Job, plain
 from codsa_ray.manifest import MANIFEST, Manifest
 from codsa_ray.partition import Partition
@@ -28,6 +32,7 @@ CHECKPOINT = "checkpoint"
 SPREAD_ROWS = 20_000
 """Of a fold. Fits on fewer take one GPU each, side by side: a trainer needs 6 seconds to start, and there is one at a time."""
 CURRENT = "current.json"
+LEAST_WAIT = 0.1  # seconds
 
 
 @dataclass
@@ -206,11 +211,16 @@ def fit_all(
         for asked in {repr(asked): asked for fit in waiting for asked in [_asked(job, fit, partitions[fit.fold])]}.values():
             room("fit", progress, **asked)
         progress("fit", done, many, "begun")
-    for fit, reason in _run(job, rows, partitions, waiting, source):
-        done += 1
-        part = f" share {fit.share:g}" if fit.share < 1 else ""
-        progress("fit", done, many, f"{name_of(fit.generator)} {'final' if fit.fold == FINAL else f'fold {fit.fold}'}{part}")
-        reasons[fit.fit] = reason
+    with closing(_run(job, rows, partitions, waiting, source, until(progress))) as running:
+        for ended in running:
+            if ended is None:
+                progress("fit", done, many, "time is up")
+                continue
+            fit, reason = ended
+            done += 1
+            part = f" share {fit.share:g}" if fit.share < 1 else ""
+            progress("fit", done, many, f"{name_of(fit.generator)} {'final' if fit.fold == FINAL else f'fold {fit.fold}'}{part}")
+            reasons[fit.fit] = reason
     # In the order of the jobs, not of their ends: the same run names the same reason.
     failed: dict[str, str] = {}
     for fit in jobs:
@@ -224,8 +234,9 @@ def fit_all(
 
 
 def _run(
-    job: Job, rows: Rows, partitions: dict[int, Partition], waiting: list[FitJob], source: Related | None
-) -> Iterator[tuple[FitJob, str | None]]:
+    job: Job, rows: Rows, partitions: dict[int, Partition], waiting: list[FitJob], source: Related | None, end: float
+) -> Generated[tuple[FitJob, str | None] | None, None, None]:
+    """Each fit with what came of it; None when it is later than `end`. Closed early, it ends what is under way: checkpoints are kept."""
     import ray
 
     if not waiting:
@@ -233,19 +244,26 @@ def _run(
     shared = ray.put((rows, partitions, source))
     small = [fit for fit in waiting if not spread_out(job, fit, partitions[fit.fold])]
     refs: dict[Any, FitJob] = {}
-    while refs or small:
-        # As many as there are workers: a fit uses one core, and more of them would only hold memory.
-        while small and len(refs) < job.workers:
-            fit = small.pop(0)
-            refs[_task(fit).remote(fit, shared)] = fit
-        ready, _ = ray.wait(list(refs), num_returns=1)
-        fit = refs.pop(ready[0])
-        yield fit, _got(ready[0], fit)
+    try:
+        while refs or small:
+            # As many as there are workers: a fit uses one core, and more of them would only hold memory.
+            while small and len(refs) < job.workers:
+                fit = small.pop(0)
+                refs[_task(fit).remote(fit, shared)] = fit
+            ready, _ = ray.wait(list(refs), num_returns=1, timeout=max(end - perf_counter(), LEAST_WAIT) if end < inf else None)
+            if not ready:
+                yield None
+                continue
+            fit = refs.pop(ready[0])
+            yield fit, _got(ready[0], fit)
+    finally:
+        for ref in refs:
+            ray.cancel(ref, force=True)
     for fit in waiting:
         if spread_out(job, fit, partitions[fit.fold]):
             from codsa_ray.stages.train import train_fit
 
-            yield fit, train_fit(fit, rows, partitions[fit.fold].of_generator(fit.share), source, job)
+            yield fit, train_fit(fit, rows, partitions[fit.fold].of_generator(fit.share), source, job, end=end)
 
 
 def _got(ref: Any, fit: FitJob) -> str | None:

@@ -16,6 +16,7 @@ from codsa_ray.candidates import Candidate
 from codsa_ray.contracts import Needs, Progress
 from codsa_ray.errors import PLUGIN_FAILURES, InternalError, OutOfTime
 from codsa_ray.folder import Folder
+from codsa_ray.heartbeat import until
 from codsa_ray.outcomes import Outcome, Pruned, Table, outcome_of, read_outcome, write_outcome, write_truth
 from codsa_ray.pruning import Reference, hopeless, prunable, scored
 from codsa_ray.stages.cluster import plain_error, room
@@ -23,7 +24,6 @@ from codsa_ray.stages.strategy import Batches
 from codsa_ray.trial import Scores, run_trial
 
 VERSION = 3
-METRIC = "done"
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 LONGEST_REST, LOOK = 10.0, 0.1  # seconds; the first bounds how long a worker waits for a trial that died
 
@@ -128,10 +128,20 @@ class Feed:
         """A trial of this candidate ended."""
         self.waiting.discard(identity)
         self.done += 1
+        self.tell_progress()
+
+    def over(self) -> bool:
+        """Whether the run's time is: what is under way then is given up."""
+        if self.up is None and time.perf_counter() > until(self.progress):
+            self.tell_progress()
+        return self.up is not None and time.perf_counter() > until(self.progress)
+
+    def tell_progress(self) -> None:
+        """Says how far it is; what ends the run's time stops it."""
         try:
             self.progress("search", self.done, max(self.total, self.done), f"best {self.best.loss:.4f}" if self.best else "")
         except OutOfTime as up:
-            # Raised from inside Tune it would lose its type: what runs ends first.
+            # Raised from inside Tune it would lose its type.
             self.up = up
             self.stop()
 
@@ -226,40 +236,8 @@ def try_all(trial: Trial, candidates: list[Candidate], workers: int, progress: P
 def _tune(trial: Trial, feed: Feed, workers: int) -> None:
     from ray import tune
     from ray.tune.execution import class_cache
-    from ray.tune.search import Searcher
 
-    class Ask(Searcher):
-        """Ray Tune's face of the feed."""
-
-        def __init__(self, feed: Feed | None) -> None:
-            super().__init__(metric=METRIC, mode="min")
-            self.feed = feed
-            self.asked: dict[str, str] = {}
-
-        def __reduce__(self) -> Any:
-            # Tune pickles its searcher for a restore of its own; ours is the stored outcomes, so the copy may be empty.
-            return Ask, (None,)
-
-        def suggest(self, trial_id: str) -> Any:
-            assert self.feed is not None, "a restored searcher is never asked"
-            candidate = self.feed.following()
-            if candidate is None:
-                return Searcher.FINISHED if self.feed.ended else {"rest": sorted(self.feed.waiting)}
-            self.asked[trial_id] = candidate.id
-            return {"candidate": candidate.to_json(), "reference": self.feed.reference and self.feed.reference.to_json()}
-
-        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-            assert self.feed is not None
-            if error:
-                self.feed.stop()
-            elif trial_id in self.asked:
-                self.feed.finished(self.asked[trial_id])
-
-        def save(self, checkpoint_path: str) -> None:
-            """The journal is the outcomes themselves."""
-
-        def restore(self, checkpoint_path: str) -> None:
-            """Nothing to restore."""
+    from codsa_ray.stages.faces import METRIC, Ask, Hours
 
     # Tune would hand these to every trial in a runtime environment, which Ray's agents log in clear; every node has its own.
     class_cache.ENV_VARS_TO_PROPAGATE.difference_update(SECRETS)
@@ -269,7 +247,9 @@ def _tune(trial: Trial, feed: Feed, workers: int) -> None:
             tune_config=tune.TuneConfig(
                 search_alg=Ask(feed), num_samples=-1, max_concurrent_trials=workers, reuse_actors=True, metric=METRIC, mode="min"
             ),
-            run_config=tune.RunConfig(storage_path=place, name="search", verbose=0, failure_config=tune.FailureConfig(max_failures=2)),
+            run_config=tune.RunConfig(
+                storage_path=place, name="search", verbose=0, failure_config=tune.FailureConfig(max_failures=2), stop=Hours(feed)
+            ),
         )
         # Tune prints a line a trial whatever its verbosity; the progress says it better.
         with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
@@ -295,6 +275,8 @@ def _resources(needs: Needs) -> dict[str, float]:
 
 def _trainable(config: dict[str, Any], trial: Trial) -> None:
     from ray import tune
+
+    from codsa_ray.stages.faces import METRIC
 
     if "rest" in config:
         _rest(trial.folder, config["rest"])

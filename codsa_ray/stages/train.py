@@ -1,9 +1,11 @@
 """Train: one fit spread over the workers of a Ray Train TorchTrainer; knows no method."""
 
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ import numpy as np
 from safetensors import safe_open
 
 from codsa_ray.blame import waiting, why
-from codsa_ray.errors import PLUGIN_FAILURES, CodsaError, InternalError
+from codsa_ray.errors import PLUGIN_FAILURES, CodsaError, InternalError, OutOfTime
 from codsa_ray.filesystem import filesystem_of
 from codsa_ray.folder import Folder
 from codsa_ray.job import Job
@@ -28,6 +30,7 @@ Workers = int | tuple[int, int]
 """How many, or at least and at most: as many as there is room for, looked for again each time that some have to start."""
 FAILURES = 2
 CHECKPOINTS_KEPT = 2
+UP = "--max-hours are over during fit; the same command goes on from here"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +66,17 @@ class OnDisk(Mapping[str, np.ndarray]):
 
 @dataclass
 class TrainWorker:
-    """One rank of a TorchTrainer: modules are wrapped for data parallelism, checkpoints go through Ray Train."""
+    """One rank of a TorchTrainer: modules are wrapped for data parallelism, checkpoints go through Ray Train.
+
+    Args:
+        end: by time.time; a fit that is under way then raises OutOfTime, at its next checkpoint, on all ranks alike.
+    """
 
     folder: Folder
     rank: int
     world: int
     device: str
+    end: float = inf
     held: ExitStack = field(default_factory=ExitStack)
 
     def prepare(self, module: Any, make_optimizer: Any) -> tuple[Any, Any]:
@@ -82,6 +90,7 @@ class TrainWorker:
     def save(self, step: int, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
         """Registers one checkpoint of all ranks: a file of each that brings arrays, and of rank 0 the state."""
         from ray import train
+        from ray.train.collective import broadcast_from_rank_zero
 
         self.held.close()
         with tempfile.TemporaryDirectory() as place:
@@ -91,6 +100,9 @@ class TrainWorker:
             if self.rank == 0:
                 folder.write_json("state.json", {"step": step, "meta": meta})
             train.report({"step": step}, checkpoint=train.Checkpoint.from_directory(place) if folder.names() else None)
+        # By one clock: a rank that went on alone would wait for the others for ever.
+        if self.end < inf and broadcast_from_rank_zero(time.time() > self.end):
+            raise OutOfTime(UP)
 
     def resume(self) -> tuple[int, Mapping[str, np.ndarray], dict[str, Any]] | None:
         """The newest registered checkpoint, saved by any number of ranks; its files are let go by the next save or report."""
@@ -112,7 +124,7 @@ class TrainWorker:
 
 
 def _loop(config: dict[str, Any]) -> Any:
-    """Fits; rank 0 returns what the fit has to say."""
+    """Fits; rank 0 returns what the fit has to say, UP where its time was over before."""
     import torch
     from ray import train
 
@@ -123,11 +135,15 @@ def _loop(config: dict[str, Any]) -> Any:
         from ray.train.torch import get_device
 
         torch.cuda.set_device(get_device())
-    worker = TrainWorker(Folder(config["folder"]), context.get_world_rank(), context.get_world_size(), device)
+    worker = TrainWorker(Folder(config["folder"]), context.get_world_rank(), context.get_world_size(), device, config["end"])
     fold = config["fold"]
     related = source.data(fold, part) if source else None
     generator = config["generator"]
-    as_fitted(generator).fit(rows.training(fold, part.regions, part.rule, related, part.side), worker)
+    try:
+        as_fitted(generator).fit(rows.training(fold, part.regions, part.rule, related, part.side), worker)
+    except OutOfTime:
+        # No failure: Ray Train would try again.
+        return UP
     # What had to be cut is not read whole for a remark.
     return [] if worker.rank or generator.needs.sharded else list(getattr(generator.load(worker.folder), "notice", ()))
 
@@ -157,14 +173,19 @@ def workers_of(job: Job) -> Workers:
     return (min(job.least_gpus, most), most) if 0 < job.least_gpus < most else most
 
 
-def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Related | None, job: Job, workers: Workers | None = None) -> str | None:
+def train_fit(
+    fit: "FitJob", rows: Rows, part: Partition, source: Related | None, job: Job, workers: Workers | None = None, end: float = inf
+) -> str | None:
     """Fits over Ray Train workers (`workers_of` the job by default); a dead one costs what came after the last checkpoint.
+
+    Args:
+        end: by time.perf_counter; see `TrainWorker`.
 
     Returns:
         Why it could not be fitted, or None.
 
     Raises:
-        CodsaError: workers died more often than is put up with, or could not do their part; the checkpoints are kept.
+        CodsaError: workers died more often than is put up with, could not do their part, or ran out of time; the checkpoints are kept.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -182,6 +203,7 @@ def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Related | None
             "source": source,
             "folder": fit.folder.address,
             "gpu": gpu,
+            "end": time.time() + end - time.perf_counter(),
         },
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=_scaling(fit, gpu, workers),
@@ -200,6 +222,8 @@ def train_fit(fit: "FitJob", rows: Rows, part: Partition, source: Related | None
         reason = _reason(error, fit)
         fit.folder.delete("train")
         return reason
+    if result.return_value == UP:
+        raise OutOfTime(UP)
     fit.folder.delete("train")
     manifest.write(rows=int(part.regions.counts.sum()), workers=workers, notices=result.return_value or [], files=fit.written())
     return None
