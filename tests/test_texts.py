@@ -128,6 +128,26 @@ def test_what_another_region_says_is_refused_and_the_share_of_real_texts_that_pa
         assert gate.refused(more[1 - k], k)[1].mean() > 0.9
 
 
+def test_regions_of_few_texts_share_where_strangers_are_cut_or_say_that_none_is() -> None:
+    rng = np.random.default_rng(2)
+
+    def said(kind: int, n: int) -> list[str | None]:
+        return [" ".join(rng.choice(" ".join(RUDE if kind else KIND).split(), 10)) for _ in range(n)]
+
+    texts, region = said(0, 300) + said(1, 90), np.repeat([0, 1, 2, 3], [300, 30, 30, 30])
+    gate = TextGate.learn(texts, region, [], 4, 0.95)
+    assert len(set(gate.margin[1:].tolist())) == 1
+    assert gate.refused(said(0, 200), 1)[1].mean() > 0.9
+    assert gate.refused(said(1, 200), 1)[1].mean() < 0.2
+    assert gate.notice("review") == ()
+    fewer = TextGate.learn(texts[:330], region[:330], [], 2, 0.95)
+    assert not fewer.refused(said(0, 200), 1)[1].any()
+    (told,) = fewer.notice("review")
+    assert told.startswith("'review': 1 of 2 regions have under 50 texts")
+    alone = TextGate.learn(texts[:30], region[:30], [], 1, 0.95)
+    assert alone.notice("review") == (), "there is no other region"
+
+
 def test_rows_without_a_text_do_not_move_where_strangers_are_cut() -> None:
     rng = np.random.default_rng(1)
     texts = [" ".join(rng.choice(" ".join(RUDE if k else KIND).split(), 10)) for k in (0, 1) for _ in range(100)]

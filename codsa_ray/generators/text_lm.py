@@ -253,6 +253,11 @@ class FittedTextLm:
     gates: tuple[TextGate, ...]
     garbled: frozenset[str]
 
+    @property
+    def notice(self) -> tuple[str, ...]:
+        """What the report should say of the gates."""
+        return tuple(said for name, gate in zip(self.rows.texts, self.gates, strict=True) for said in gate.notice(name))
+
     def block(self, region: int, seed: int) -> pa.Table:
         """`settings.block` canonical rows of the region."""
         rng = rng_of("text_lm", seed, region)
