@@ -78,7 +78,7 @@ class Modalities:
 
 def absent(name: str, values: np.ndarray) -> np.ndarray:
     """(n,) bool rows that have nothing of a modality: no known word, no picture (or a black one); a table is always there."""
-    return np.zeros(len(values), dtype=bool) if name == TABLE else ~values.reshape(len(values), -1).any(axis=1)
+    return np.asarray(np.zeros(len(values), dtype=bool) if name == TABLE else ~values.reshape(len(values), -1).any(axis=1))
 
 
 def taken(X: np.ndarray) -> dict[str, np.ndarray]:
