@@ -23,6 +23,19 @@ def folds_of(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
     return found
 
 
+def heard(scores: np.ndarray, absent: np.ndarray) -> np.ndarray:
+    """The scores with those of models that have nothing to go by replaced by the mean of the others: a row is judged by what it has.
+
+    Args:
+        scores: (M, n, P) log-probabilities.
+        absent: (M, n) bool; where all are, all are heard.
+    """
+    there = (~absent)[..., None]
+    count = there.sum(axis=0)
+    mean = np.where(there, scores, 0.0).sum(axis=0) / np.maximum(count, 1)
+    return np.where(there | (count == 0), scores, mean)
+
+
 def stacked(scores: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """How much each model counts, and a constant per class, of least weighted log loss.
 

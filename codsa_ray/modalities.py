@@ -1,7 +1,8 @@
 """Modalities: rows as a table, topics of their texts and pictures as bytes, side by side in one array; knows no learner and no target.
 
 An encoded row is a structured value with a field for each modality that there is: TABLE (D,) float32, TEXTS (T,) float32, and for each
-column of pictures PICTURE0, PICTURE1, ... (H, W, C) uint8. A text that is not there has no word, a picture that is not there is black.
+column of pictures PICTURE0, PICTURE1, ... (H, W, C) uint8. A text that is not there has no word, a picture that is not there is black;
+where training rows lack pictures of a column, a column of the table more says so.
 """
 
 from dataclasses import dataclass, replace
@@ -50,7 +51,7 @@ class Modalities:
     @property
     def type(self) -> np.dtype:
         """Of an encoded row: a field for each modality that there is."""
-        table = sum(feature.width for feature in self.columns.features)
+        table = sum(feature.width for feature in self.columns.features) + sum(picture.nulls for picture in self.pictures)
         topics = sum(text.axes.shape[1] for text in self.texts)
         fields: list[Any] = [(TABLE, np.float32, (table,))] if table else []
         fields += [(TEXTS, np.float32, (topics,))] if topics else []
@@ -65,13 +66,19 @@ class Modalities:
         """
         rows = np.zeros(len(table), dtype=self.type)
         names = rows.dtype.names or ()
-        if TABLE in names and self.columns.features:
-            rows[TABLE] = self.columns.encode(table)
+        lacking = [np.asarray(table[picture.picture].is_null())[:, None] for picture in self.pictures if picture.nulls]
+        if TABLE in names and (self.columns.features or lacking):
+            rows[TABLE] = np.hstack([self.columns.encode(table), *lacking])
         if TEXTS in names:
             rows[TEXTS] = np.hstack([text.place(table[text.name]) for text in self.texts])
         for place, picture in enumerate(self.pictures):
             rows[f"{PICTURE}{place}"] = picture.encode(table)[PICTURE]
         return rows
+
+
+def absent(name: str, values: np.ndarray) -> np.ndarray:
+    """(n,) bool rows that have nothing of a modality: no known word, no picture (or a black one); a table is always there."""
+    return np.asarray(np.zeros(len(values), dtype=bool) if name == TABLE else ~values.reshape(len(values), -1).any(axis=1))
 
 
 def taken(X: np.ndarray) -> dict[str, np.ndarray]:

@@ -6,10 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from codsa_ray.job import Job
 from codsa_ray.learners.autoencoder import Autoencoder
 from codsa_ray.partition import drawn_mix
 from codsa_ray.pipeline import Report, run
 
+import gallery
 import runs
 
 
@@ -58,3 +60,19 @@ def test_the_verdict_weighs_anomalies_as_the_target_mix_does(report: Report, tmp
     rows = runs.rows_of(report)
     assert rows.groups.mix == (0.25,) * 4
     assert drawn_mix(rows.groups, rows.schema(-1)) == (0.0, 0.0, 0.5, 0.5)
+
+
+def test_anomalies_among_pictures_go_through_the_whole_pass(here: None, tmp_path: Path) -> None:
+    """Sevens among ones."""
+    data = runs.written(tmp_path, gallery.digits(120, 30).select(["picture", "digit"]))
+    given = {
+        "task": "anomaly",
+        "schema": {"picture": {"kind": "image"}},
+        "generator": ("bootstrap",),
+        "learner": Autoencoder(steps=150, hidden=32),
+        "folds": 1,
+        "repeats": 1,
+    }
+    report = run(Job(data, "digit", out=str(tmp_path / "run"), trials=1, draws=1, workers=2, **given))
+    (way, *_) = report.facts["metrics"]["test"]["ways"]
+    assert way["values"]["AUROC"]["value"] > 0.7

@@ -8,7 +8,12 @@ import torch
 from scipy.special import logit
 
 from codsa_ray.errors import CandidateError
-from codsa_ray.learners.autoencoder import LONGEST, SHIFT, Autoencoder, Errors, log_errors
+from codsa_ray.learners.autoencoder import LONGEST, SHIFT, Autoencoder, Errors, flat, log_errors
+from codsa_ray.pictured import Pictured
+from codsa_ray.portfolio import DEFAULT, learner
+from codsa_ray.schema import Column, Schema
+
+import gallery
 
 
 def sheet(n=400, odd=40, seed=0):
@@ -85,3 +90,26 @@ def test_too_few_usual_rows_and_rows_that_are_not_numbers_are_reasons():
     X[0, 0] = np.nan
     with pytest.raises(CandidateError, match="not numbers"):
         Autoencoder.tiny().fit(X, y, np.ones(len(y)), classes=0, seed=0)
+
+
+def test_pictures_are_told_by_their_pixels():
+    """Of ones and sevens as files: an autoencoder of ones."""
+    table = gallery.digits(160, 40).select(["picture", "digit"])
+    schema = Schema(
+        (Column("picture", "image", "binary"), Column("digit", "categorical", "string", categories=("one", "seven"))), "digit", "anomaly"
+    )
+    settings = Autoencoder(steps=500)
+    encoder = settings.encoder(table.slice(0, 120), schema)
+    assert isinstance(encoder, Pictured)
+    X = encoder.encode(table)
+    shares = np.stack([gallery.pixels(file)[:, :, 0] for file in table["picture"].to_pylist()]).reshape(len(X), -1) / 255
+    assert flat(X) == pytest.approx(shares.astype(np.float32))
+    fitted = settings.fit(X[:120], np.zeros(120), np.ones(120), classes=0, seed=0)
+    scores = fitted.scores(X[120:])
+    assert (scores[:40, None] < scores[40:]).mean() > 0.95
+
+
+def test_the_default_learner_of_anomalies_takes_pictures_and_no_texts():
+    assert learner(DEFAULT, frozenset({"numeric", "image"}), "anomaly") == "autoencoder"
+    assert {"image"} <= Autoencoder().needs.kinds
+    assert "text" not in Autoencoder().needs.kinds

@@ -21,7 +21,7 @@ from codsa_ray import Job, run
 from codsa_ray.errors import SettingError
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
-from codsa_ray.generators.image_diffusion import FittedImageDiffusion, ImageDiffusion
+from codsa_ray.generators.image_diffusion import FittedImageDiffusion, ImageDiffusion, _texts
 from codsa_ray.nn.noising import EPSILON, SAMPLE, VELOCITY, Chain, Edm, Line, Noising
 from codsa_ray.nn.picture_bases import PictureBase
 from codsa_ray.nn.picture_drawing import PictureDrawing
@@ -30,7 +30,7 @@ from codsa_ray.nn.picture_networks import ByWords
 from codsa_ray.nn.pictures import Frame
 from codsa_ray.nn.precondition import Scales
 from codsa_ray.picture import decoded, encoded
-from codsa_ray.regions import Regions
+from codsa_ray.regions import Region, Regions
 from codsa_ray.schema import Schema
 
 import bases
@@ -531,3 +531,12 @@ def test_a_table_with_pictures_goes_through_the_whole_pass(ray: None, tmp_path: 
     assert real.schema.field("scan").type == drawn.schema.field("scan").type == pa.binary()
     assert len(drawn) > 0
     assert {decoded(picture).shape for picture in drawn["scan"].to_pylist()} == {(8, 8, 1)}
+
+
+def test_a_base_is_told_every_region_apart_from_the_others() -> None:
+    plain = [Region(f"label=3, sex={sex}", 0, 0, 9, (("label", 3), ("sex", sex))) for sex in "FM"]
+    assert _texts(plain) == ["label 3, sex F", "label 3, sex M"]
+    strata = [Region(f"label=3 / stratum {s}", 0, s, 9, (("label", 3),)) for s in (0, 1)]
+    asked = [Region("age >= 60", 2, 0, 9), Region("rest", 3, 0, 9)]
+    found = _texts([*strata, *asked])
+    assert found == ["label 3, label=3 / stratum 0", "label 3, label=3 / stratum 1", "age >= 60", "rest"]

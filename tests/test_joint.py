@@ -8,7 +8,7 @@ import pytest
 from scipy.special import log_softmax
 
 from codsa_ray.errors import CandidateError, SettingError
-from codsa_ray.fusion import folds_of, stacked
+from codsa_ray.fusion import folds_of, heard, stacked
 from codsa_ray.learners.joint import Joint
 from codsa_ray.modalities import TABLE, TEXTS, taken
 from codsa_ray.schema import Schema
@@ -68,6 +68,30 @@ def test_a_row_without_picture_or_text_is_scored() -> None:
     assert np.isfinite(scores).all()
     assert np.allclose(fitted.scores(X[7:8]), scores[7:8], atol=1e-5)
     assert np.array_equal(scores, TINY.fit(X, label, np.ones(len(label)), classes=4, seed=0).scores(X))
+
+
+def test_a_row_that_lacks_a_picture_or_a_text_is_judged_by_the_others() -> None:
+    table, schema, label = problem(150)
+    scans = [None if place % 4 == 0 else scan for place, scan in enumerate(table["scan"].to_pylist())]
+    said = [None if place % 3 == 0 else text for place, text in enumerate(table["said"].to_pylist())]
+    table = table.set_column(0, "scan", pa.array(scans, pa.binary())).set_column(1, "said", pa.array(said, pa.string()))
+    averaged = replace(TINY, fusion="average")
+    X = averaged.encoder(table, schema).encode(table)
+    assert np.array_equal(X[TABLE][:, -1], np.arange(len(table)) % 4 == 0)
+    fitted = averaged.fit(X, label, np.ones(len(label)), classes=4, seed=0)
+    own = {name: np.maximum(log_softmax(fitted.models[name].odds(values), axis=1), np.log(1e-7)) for name, values in taken(X).items()}
+    for row, there in ((1, own), (4, (TABLE, TEXTS)), (3, (TABLE, "picture0")), (12, (TABLE,))):
+        wanted = log_softmax(np.mean([own[name][row] for name in there], axis=0))
+        assert np.allclose(fitted.scores(X[row : row + 1])[0], wanted, atol=1e-3)
+
+
+def test_where_no_model_has_anything_to_go_by_all_are_heard() -> None:
+    scores = np.log(np.random.default_rng(0).dirichlet(np.ones(3), (2, 4)))
+    absent = np.array([[True, True, False, False], [True, False, True, False]])
+    found = heard(scores, absent)
+    assert np.array_equal(found[:, [0, 3]], scores[:, [0, 3]])
+    assert np.array_equal(found[:, 1], scores[[1, 1], 1])
+    assert np.array_equal(found[:, 2], scores[[0, 0], 2])
 
 
 def test_the_average_is_the_mean_of_log_probabilities() -> None:

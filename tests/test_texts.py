@@ -23,6 +23,7 @@ from codsa_ray.nn.row_sequences import END, NULL, RowSequences
 from codsa_ray.nn.text_gate import GRAM, TextGate, runs_of, share_of
 from codsa_ray.nn.text_words import BROKEN, TextWords
 from codsa_ray.nn.word_drawing import picks
+from codsa_ray.schema import Column, Schema
 
 import runs
 from tables import half_rare
@@ -131,6 +132,26 @@ def test_what_another_region_says_is_refused_and_the_share_of_real_texts_that_pa
         assert gate.refused(more[1 - k], k)[1].mean() > 0.9
 
 
+def test_regions_of_few_texts_share_where_strangers_are_cut_or_say_that_none_is() -> None:
+    rng = np.random.default_rng(2)
+
+    def said(kind: int, n: int) -> list[str | None]:
+        return [" ".join(rng.choice(" ".join(RUDE if kind else KIND).split(), 10)) for _ in range(n)]
+
+    texts, region = said(0, 300) + said(1, 90), np.repeat([0, 1, 2, 3], [300, 30, 30, 30])
+    gate = TextGate.learn(texts, region, [], 4, 0.95)
+    assert len(set(gate.margin[1:].tolist())) == 1
+    assert gate.refused(said(0, 200), 1)[1].mean() > 0.9
+    assert gate.refused(said(1, 200), 1)[1].mean() < 0.2
+    assert gate.notice("review") == ()
+    fewer = TextGate.learn(texts[:330], region[:330], [], 2, 0.95)
+    assert not fewer.refused(said(0, 200), 1)[1].any()
+    (told,) = fewer.notice("review")
+    assert told.startswith("'review': 1 of 2 regions have under 50 texts")
+    alone = TextGate.learn(texts[:30], region[:30], [], 1, 0.95)
+    assert alone.notice("review") == (), "there is no other region"
+
+
 def test_rows_without_a_text_do_not_move_where_strangers_are_cut() -> None:
     rng = np.random.default_rng(1)
     texts = [" ".join(rng.choice(" ".join(RUDE if k else KIND).split(), 10)) for k in (0, 1) for _ in range(100)]
@@ -237,11 +258,36 @@ def test_encoded_texts_are_scikit_learn_s_weights_as_long_as_all_words_are_kept(
     assert sparse.csr_array(found[:, -wanted.shape[1] :]).toarray() == pytest.approx(wanted.toarray())
 
 
-def test_only_the_heaviest_words_are_kept() -> None:
+def test_only_the_commonest_words_are_kept_with_the_weights_that_they_had() -> None:
     data = learned()
     table = data.table()
-    few, all_ = (Tfidf(kept=kept).encoder(table, data.schema).encode(table)[:, -kept:] for kept in (4, 64))
-    assert np.allclose(few, np.sort(all_, axis=1)[:, ::-1][:, :4])
+    encoder = Tfidf(kept=4).encoder(table, data.schema)
+    words, rows = encoder.texts[0].words, [Tfidf(kept=kept).encoder(table, data.schema).encode(table) for kept in (4, 64)]
+    assert words is not None
+    seen, dense = np.exp(1 - words.idf_), rows[0].shape[1] - 8
+    few, all_ = (opened(X, kept, dense + len(seen)).toarray()[:, dense:] for X, kept in zip(rows, (4, 64), strict=True))
+    for row, whole in zip(few, all_, strict=True):
+        kept, there = np.flatnonzero(row), np.flatnonzero(whole)
+        assert len(kept) == min(4, len(there))
+        assert np.array_equal(row[kept], whole[kept])
+        assert (np.sort(seen[kept]) == np.sort(seen[there])[::-1][: len(kept)][::-1]).all()
+
+
+def test_long_texts_are_told_apart_by_common_words() -> None:
+    """500 words of a thousand, as often as in a language; a class says some common ones twice as often as the other."""
+    rng = np.random.default_rng(0)
+    often = 1 / np.arange(1, 1001)
+    y = np.arange(160) % 2
+    leaning = [np.where(np.arange(1000) % 40 == 20 + k, 2.0, 1.0) * often for k in (0, 1)]
+    said = [" ".join(f"w{i}" for i in rng.choice(1000, 500, p=leaning[k] / leaning[k].sum())) for k in y]
+    schema = Schema((Column("said", "text", "string"), Column("y", "categorical", "string", categories=("a", "b"))), "y", "classification")
+    table = pa.table({"said": said, "y": np.array(["a", "b"])[y]})
+    losses = []
+    for learner in (Tfidf(), Tfidf(kept=2048)):
+        encoder = learner.encoder(table.slice(0, 100), schema)
+        fitted = learner.fit(encoder.encode(table.slice(0, 100)), y[:100], np.ones(100), classes=2, seed=0)
+        losses.append(-fitted.scores(encoder.encode(table.slice(100)))[np.arange(60), y[100:]].mean())
+    assert losses[0] <= losses[1], "what is left out is rare, and taught no more than noise"
 
 
 def test_words_tell_the_classes_apart_and_words_never_seen_count_nothing() -> None:

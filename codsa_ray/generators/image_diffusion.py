@@ -23,7 +23,8 @@ remembered; with a base, anything on CPUs but tests. A base may have seen the pi
 """
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -157,7 +158,7 @@ class ImageDiffusion:
         tables = self._split(data)
         beside = BesidePictures.of(data, name, pa.concat_tables(tables))
         factors, levels = _factors(regions)
-        base = self._base(self.base, [_text(item) for item in regions.items], worker.device)
+        base = self._base(self.base, _texts(regions.items), worker.device)
         frame, values = self._seen([picture for table in tables for picture in _pictures(table, name)], base)
         drawing, names = self._drawing(frame, base, levels, beside.width, seed_of(data.seed, "network"))
         learned, held = self._lessons(tables, values, regions, beside, drawing)
@@ -312,9 +313,13 @@ def _sorted(table: pa.Table) -> pa.Table:
     return table.take(pa.array(np.argsort(table[REGION].to_numpy(), kind="stable")))
 
 
-def _text(region: Region) -> str:
-    """What a base that reads is told of a region."""
-    return ", ".join(f"{column} {value}" for column, value in region.constants if value is not None)
+def _texts(regions: Sequence[Region]) -> list[str]:
+    """What a base that reads is told of each region: its constants, and where they do not tell it apart its name too."""
+    found = [", ".join(f"{column} {value}" for column, value in item.constants if value is not None) for item in regions]
+    often = Counter(found)
+    return [
+        text if text and often[text] == 1 else ", ".join(filter(None, (text, item.name))) for text, item in zip(found, regions, strict=True)
+    ]
 
 
 def _factors(regions: Regions) -> tuple[Tensor, list[int]]:

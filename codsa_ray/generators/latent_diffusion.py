@@ -285,10 +285,14 @@ class FittedLatentDiffusion:
 
     @property
     def notice(self) -> tuple[str, ...]:
-        """What the report should say of the source."""
+        """What the report should say of the gates and of the source."""
+        found = tuple(said for name, gate in self.gates.items() if gate is not None for said in gate.notice(name))
         if self.source is None:
-            return ()
-        return (f"codecs of {', '.join(self.source['columns'])} taught by {self.source['rows']:,} rows of the source",)
+            return found
+        return (
+            *found,
+            f"codecs of {', '.join(self.source['columns'])} taught by {self.source['rows']:,} rows of the source",
+        )
 
     def block(self, region: int, seed: int) -> pa.Table:
         """`settings.block` canonical rows of the region; random are the starting noise and the choice of words."""

@@ -306,6 +306,11 @@ class FittedTextLm:
         """What the report should say of the source."""
         return told_of(self.before)
 
+    @property
+    def notice(self) -> tuple[str, ...]:
+        """What the report should say of the gates."""
+        return tuple(said for name, gate in zip(self.rows.texts, self.gates, strict=True) for said in gate.notice(name))
+
     def block(self, region: int, seed: int) -> pa.Table:
         """`settings.block` canonical rows of the region."""
         rng = rng_of("text_lm", seed, region)

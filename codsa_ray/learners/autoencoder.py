@@ -1,4 +1,4 @@
-"""An autoencoder of usual rows whose reconstruction error tells anomalies (CoDSA, section 4.5); knows numbers without NaN."""
+"""An autoencoder of usual rows whose reconstruction error tells anomalies (CoDSA, section 4.5); knows numbers without NaN, and pixels."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -12,9 +12,10 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
-from codsa_ray.contracts import Needs, Predictor
+from codsa_ray.contracts import TABLE_KINDS, Needs, Predictor
 from codsa_ray.encode import OneHot
 from codsa_ray.errors import CandidateError
+from codsa_ray.pictured import Pictured, taken_apart
 from codsa_ray.schema import Schema
 from codsa_ray.seeds import rng_of, seed_of
 
@@ -37,6 +38,7 @@ class Autoencoder:
 
     Args:
         hidden, code: units of the layers at most: the paper's for 784 inputs.
+        size: longer side of pictures at most; their pixels, as shares of white, are inputs beside the columns.
         squeeze: the code is at most inputs / squeeze and the hidden layer at most 4 inputs, so that a short row is squeezed too.
         steps, batch, rate: of Adam.
         epochs: where not 0, steps are those of so many passes.
@@ -44,6 +46,7 @@ class Autoencoder:
 
     hidden: int = 128
     code: int = 32
+    size: int = 28
     squeeze: float = 2.0
     steps: int = 1500
     batch: int = 256
@@ -53,15 +56,20 @@ class Autoencoder:
     @property
     def needs(self) -> Needs:
         """One core."""
-        return Needs(tasks=frozenset({"anomaly"}))
+        return Needs(kinds=TABLE_KINDS | {"image"}, tasks=frozenset({"anomaly"}))
 
     def variants(self) -> tuple[Self, ...]:
         """These settings; a tighter code, twice."""
         return (self, replace(self, squeeze=2 * self.squeeze), replace(self, code=max(1, self.code // 4)))
 
-    def encoder(self, train: pa.Table, schema: Schema) -> OneHot:
-        """Standardised and one-hot columns."""
-        return OneHot.learn(train, schema)
+    def encoder(self, train: pa.Table, schema: Schema) -> OneHot | Pictured:
+        """Standardised and one-hot columns; pictures as bytes beside them.
+
+        Raises:
+            SchemaError: more than one column of pictures.
+        """
+        pictures = any(column.kind == "image" for column in schema.features)
+        return Pictured.learn(train, schema, self.size) if pictures else OneHot.learn(train, schema)
 
     def fit(
         self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, *, classes: int, seed: int, offset: np.ndarray | None = None
@@ -78,8 +86,8 @@ class Autoencoder:
         order = rng_of(seed, "kept aside").permutation(usual)
         aside, rows = np.split(order, [max(1, len(usual) // 10)])
         with threadpool_limits(1):
-            layers = self._train(np.asarray(X[rows], dtype=np.float32), weight[rows] / weight[rows].mean(), seed)
-            error = log_errors(layers, X[aside])
+            layers = self._train(flat(X[rows]), weight[rows] / weight[rows].mean(), seed)
+            error = log_errors(layers, flat(X[aside]))
         if not np.isfinite(error).all():
             raise CandidateError("autoencoder: reconstruction errors are not numbers")
         middle = float(np.average(error, weights=weight[aside]))
@@ -109,6 +117,14 @@ class Autoencoder:
     def tiny(cls) -> Self:
         """Few steps of a small network."""
         return cls(hidden=32, steps=300, batch=64, rate=3e-3)
+
+
+def flat(X: np.ndarray) -> np.ndarray:
+    """(n, d) float32 of encoded rows: pixels as shares of white, then columns."""
+    pictures, columns = taken_apart(X)
+    if pictures is None:
+        return np.asarray(columns, dtype=np.float32)
+    return np.hstack([pictures.reshape(len(X), -1).astype(np.float32) / 255, columns])
 
 
 def initial(sizes: tuple[int, ...], seed: int) -> list[Tensor]:
@@ -153,5 +169,5 @@ class Errors:
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """(n,) log-odds of anomaly."""
-        z = (log_errors(self.layers, X) - self.middle) / self.spread
+        z = (log_errors(self.layers, flat(X)) - self.middle) / self.spread
         return np.clip(SHIFT * z - SHIFT**2 / 2 + self.prior, -LONGEST, LONGEST)

@@ -2,7 +2,8 @@
 
 Late fusion. Sources: Wolpert 1992 (stacking: how much each model counts is learned on rows that it has not seen); Breiman 1996 (weights
 of 0 or more); Ting & Witten 1999 (probabilities of classes are what is stacked). Each model sees its own modality alone, so that one which
-says nothing gets a weight near 0, and a row that lacks a picture or a text is judged by the others. What needs two modalities at once (a
+says nothing gets a weight near 0, and for a row that lacks a picture or a text the mean of the others' log-probabilities stands in for it
+(and a flag in the table says that a picture is not there). What needs two modalities at once (a
 text that contradicts its picture) no late fusion sees.
 
 Texts are places among the topics of the training rows (embedding.py). Cost: `folds` + 1 fits of each model; without pictures some seconds
@@ -25,8 +26,8 @@ from torch.nn import functional
 from codsa_ray.aside import levelled, set_aside
 from codsa_ray.contracts import TABLE_KINDS, Needs, Predictor
 from codsa_ray.errors import CandidateError, SettingError
-from codsa_ray.fusion import folds_of, stacked
-from codsa_ray.modalities import TABLE, TEXTS, Modalities, taken
+from codsa_ray.fusion import folds_of, heard, stacked
+from codsa_ray.modalities import TABLE, TEXTS, Modalities, absent, taken
 from codsa_ray.nn.augmenting import SHIFT, augmented
 from codsa_ray.nn.device import one_thread
 from codsa_ray.nn.here import train_here
@@ -141,7 +142,7 @@ class Joint:
                     found[place, left] = log_probabilities(model.odds(values[left]), mine, classes)
                 else:
                     found[place, left] = model.scores(values[left])
-        return found, known
+        return heard(found, np.stack([absent(name, values) for name, values in rows.items()])), known
 
     def _model(self, name: str, values: np.ndarray, labels: np.ndarray, weight: np.ndarray, classes: int, seed: int) -> "Model":
         if name == TABLE:
@@ -280,7 +281,8 @@ class Fused:
         """(n, C) log-probabilities."""
         rows: Mapping[str, np.ndarray] = taken(X)
         found: Sequence[np.ndarray] = [self._own(name, model, rows[name]) for name, model in self.models.items()]
-        return log_probabilities(np.tensordot(self.counts, np.stack(found), axes=1) + self.start, self.present, self.classes)
+        said = heard(np.stack(found), np.stack([absent(name, rows[name]) for name in self.models]))
+        return log_probabilities(np.tensordot(self.counts, said, axes=1) + self.start, self.present, self.classes)
 
     def _own(self, name: str, model: Model, values: np.ndarray) -> np.ndarray:
         """(n, P) log-probabilities of one model, clipped as they were when it was weighed."""

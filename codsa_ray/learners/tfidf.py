@@ -1,8 +1,11 @@
 """TF-IDF and logistic regression: the plain baseline for texts, with table columns beside them; knows no sentence.
 
 Source: Salton & Buckley 1988 (term weights); Wang & Manning 2012 (that words and pairs of words with a linear model are hard to beat on
-short texts). A row is its `kept` heaviest words and pairs, each with its weight, so that encoded rows are one flat array: places of words
-and weights side by side, whatever the vocabulary. Learned on fold-training rows; words that only held-out rows have count nothing.
+short texts). A row is its words and pairs, each with its weight, so that encoded rows are one flat array: places of words and weights side
+by side, whatever the vocabulary. A text with more than `kept` of them keeps those that most training texts have: the heaviest are the
+rarest, pairs of two texts, and teach the least. Learned on fold-training rows; words that only held-out rows have count nothing.
+
+Memory: 8 bytes per kept word and text, 205 MB on disk for 100,000 texts, and 16 per word that is there while a model is fitted.
 """
 
 from dataclasses import dataclass, replace
@@ -33,7 +36,7 @@ class Tfidf:
 
     Args:
         penalty: as Logistic's: sklearn's C is 1 / (penalty x sum of weights).
-        kept: words and pairs of a row that are kept, the heaviest ones.
+        kept: words and pairs of a row that are kept, the commonest ones.
         pairs: pairs of neighbouring words count as words.
     """
 
@@ -116,6 +119,14 @@ class Vocabulary:
                 continue
         return cls(column.name, None)
 
+    @property
+    def rarity(self) -> np.ndarray:
+        """(VOCABULARY,) float64 inverse document frequency of every word."""
+        found = np.zeros(VOCABULARY)
+        if self.words is not None:
+            found[: len(self.words.idf_)] = self.words.idf_
+        return found
+
     def weights(self, table: pa.Table) -> sparse.csr_array:
         """(n, VOCABULARY) of every word."""
         if self.words is None:
@@ -139,15 +150,17 @@ class Words:
     kept: int
 
     def encode(self, table: pa.Table) -> np.ndarray:
-        """(n, d + 2 kept) float32: d columns, one more than the places of the heaviest words, 0 where there are fewer, their weights."""
+        """(n, d + 2 kept) float32: d columns, one more than the places of the words kept, heaviest first, 0 beyond them, their weights."""
         dense = self.columns.encode(table)
         out = np.zeros((len(table), 2 * self.kept), dtype=np.float32)
         if self.texts:
             found = sparse.csr_array(sparse.hstack([text.weights(table) for text in self.texts]))
+            rarity = np.concatenate([text.rarity for text in self.texts])
             for row in range(len(table)):
                 span = slice(found.indptr[row], found.indptr[row + 1])
-                places, weights = found.indices[span], found.data[span]
-                heaviest = np.lexsort((places, -weights))[: self.kept]
+                commonest = np.lexsort((found.indices[span], rarity[found.indices[span]]))[: self.kept]
+                places, weights = found.indices[span][commonest], found.data[span][commonest]
+                heaviest = np.lexsort((places, -weights))
                 out[row, : len(heaviest)] = places[heaviest] + 1
                 out[row, self.kept : self.kept + len(heaviest)] = weights[heaviest]
         return np.hstack([dense, out])

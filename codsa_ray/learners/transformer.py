@@ -21,18 +21,20 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from codsa_ray.aside import levelled, set_aside
 from codsa_ray.contracts import TABLE_KINDS, Needs, Predictor
 from codsa_ray.encode import OneHot
 from codsa_ray.errors import SettingError
+from codsa_ray.last_layer import retrained
 from codsa_ray.nn.device import gpu_dtype, one_thread
 from codsa_ray.nn.here import train_here
 from codsa_ray.nn.lines import CHARACTERS
 from codsa_ray.nn.pretrained import Pretrained
 from codsa_ray.nn.sentences import encoder, tokens
-from codsa_ray.nn.text_classifier import TextClassifier, TextLoss, TextRows, scored
+from codsa_ray.nn.text_classifier import Module, TextClassifier, TextLoss, TextRows, scored
 from codsa_ray.nn.text_words import TextWords
 from codsa_ray.nn.train import Training
 from codsa_ray.nn.tuned import Tuned
@@ -44,6 +46,8 @@ SMALL, ADAPTERS, WEIGHTS = (32, 2e-3, 1.0), (16, 2e-3, 0.25), (16, 1e-3, 0.05)
 """What `batch` and `rate` are where they are not given, and the share of the rate that the trunk learns at."""
 LOWER = 0.3
 """Of the rate, in the second variant."""
+LEAVE, BIAS, BESIDE = "leave.weight", "leave.bias", "beside"
+"""The last layers' parameters: of the text and the start, of the columns."""
 SCORED = 64
 """Rows scored at a time."""
 
@@ -142,6 +146,18 @@ class Transformer:
             module = self.network(columns.shape[1], bool((told >= 0).any()), start, seed)
             weights = self._train(module, rows.take(~inner).sorted(), rows.take(inner), seed)
         return Read(self, weights, columns.shape[1], present, classes)
+
+    def retrained(self, X: np.ndarray, y: np.ndarray, weight: np.ndarray, last: np.ndarray, *, classes: int, seed: int) -> Predictor:
+        """Fitted on `weight`; then the last layers, of texts and of columns, again, on weights `last` (last_layer.py)."""
+        fitted = self.fit(X, y, weight, classes=classes, seed=seed)
+        if not isinstance(fitted, Read):
+            return fitted
+        labels, slope = np.searchsorted(fitted.present, y), np.hstack([fitted.weights[LEAVE], fitted.weights[BESIDE]]).T
+        with threadpool_limits(1):
+            slope, start = retrained(lambda places: fitted.features(X[places]), slope, fitted.weights[BIAS], labels, last, self.held, seed)
+        width = fitted.weights[LEAVE].shape[1]
+        again = {LEAVE: slope[:width].T.copy(), BESIDE: slope[width:].T.copy(), BIAS: start}
+        return replace(fitted, weights=fitted.weights | again)
 
     @property
     def device(self) -> str:
@@ -274,12 +290,18 @@ class Read:
 
     def scores(self, X: np.ndarray) -> np.ndarray:
         """(n, C) log-probabilities."""
+        return log_probabilities(self._read(X, self.module, len(self.present)), self.present, self.classes)
+
+    def features(self, X: np.ndarray) -> np.ndarray:
+        """(n, W + D) what the last layers see of rows."""
+        return self._read(X, self.module.features, self.module.width + self.columns)
+
+    def _read(self, X: np.ndarray, call: Module, width: int) -> np.ndarray:
         columns, told = TextRows.apart(X, self.settings.longest)
         # Texts of a length together: what is padded is read in vain.
         order = torch.argsort((told >= 0).sum(1), stable=True)
-        out = np.zeros((len(X), len(self.present)))
+        out = np.zeros((len(X), width))
         with torch.inference_mode(), one_thread():
             for places in order.split(SCORED):
-                found = scored(self.module, columns[places], told[places], self.settings.device)
-                out[places.numpy()] = found.float().cpu().numpy()
-        return log_probabilities(out, self.present, self.classes)
+                out[places.numpy()] = scored(call, columns[places], told[places], self.settings.device).float().cpu().numpy()
+        return out

@@ -39,11 +39,16 @@ class TextClassifier(nn.Module):
 
     def forward(self, tokens: Tensor, there: Tensor, columns: Tensor) -> Tensor:
         """(n, P) from (n, T) tokens, (n, T) bool which of them are looked at, and (n, D) columns."""
+        return self.leave(self._states(tokens, there, columns)) + columns @ self.beside.T
+
+    def features(self, tokens: Tensor, there: Tensor, columns: Tensor) -> Tensor:
+        """(n, W + D) what the last layers see of rows."""
+        return torch.cat([self._states(tokens, there, columns), columns], dim=1)
+
+    def _states(self, tokens: Tensor, there: Tensor, columns: Tensor) -> Tensor:
         if self.trunk is None or not bool(there.any()):
-            states = columns.new_zeros(len(columns), self.width)
-        else:
-            states = pooled(self.trunk, tokens, there).float()
-        return self.leave(states) + columns @ self.beside.T
+            return columns.new_zeros(len(columns), self.width)
+        return pooled(self.trunk, tokens, there).float()
 
 
 @dataclass(frozen=True, eq=False)

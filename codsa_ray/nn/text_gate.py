@@ -20,7 +20,7 @@ LEAST_COPIED = 0.5
 """Share of its runs up to which no text counts as a copy."""
 SLOTS = 1 << 14
 LEAST_ROWS = 50
-"""Texts of a region from which a quantile is taken; with fewer nothing is refused there."""
+"""Texts from which a quantile is taken. Regions with fewer share one; where all of them together have fewer, nothing is strange there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +54,16 @@ class TextGate:
             for row in np.flatnonzero(half == side):
                 margins[row] = _margin(slots[row], int(region[row]), logs)
         told = np.array([text is not None for text in texts], dtype=bool)
-        cut = [_lower(margins[told & (region == k)], 1 - confidence) for k in range(regions)]
+        few = np.bincount(region[told], minlength=regions) < LEAST_ROWS
+        shared = _lower(margins[told & few[region]], 1 - confidence)
+        cut = [shared if few[k] else _lower(margins[told & (region == k)], 1 - confidence) for k in range(regions)]
         return TextGate(runs, copied, _logs(slots, region, regions), np.array(cut, dtype=np.float32))
+
+    def notice(self, name: str) -> tuple[str, ...]:
+        """What the report should say of column `name`: regions whose drawn texts are held against no other's."""
+        open_ = int((self.margin == -np.inf).sum()) if len(self.margin) > 1 else 0
+        of = f"{open_} of {len(self.margin)} regions have under {LEAST_ROWS} texts, together too"
+        return (f"{name!r}: {of}; drawn ones that read like another region's are kept there",) if open_ else ()
 
     def refused(self, texts: list[str | None], region: int) -> tuple[np.ndarray, np.ndarray]:
         """((n,) bool copies, (n,) bool strangers) among drawn texts of a region; a null is neither."""
