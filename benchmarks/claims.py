@@ -1,7 +1,8 @@
 """`make claims`: measures what the ten papers claim, with the controls they lack, and writes docs/claims.md; knows no paper.
 
-Each module `benchmarks/claims_*.py` brings CLAIMS. A measured claim is kept under runs/claims and not measured again, so that a stopped
-command goes on; `python -m benchmarks.claims NAME...` measures these alone. Some read tables from the folder that CODSA_DATA names.
+Each module `benchmarks/claims_*.py` brings CLAIMS, and HOLDS, which says when a line of theirs holds. A measured claim is kept under
+runs/claims and not measured again, so that a stopped command goes on; `python -m benchmarks.claims NAME...` measures these alone. Some read
+tables from the folder that CODSA_DATA names.
 """
 
 import importlib
@@ -11,7 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class Line:
         published: the paper's number, or "" for a control that it lacks.
         ours: mean over repetitions.
         se: its standard error, or None where the number is exact.
-        holds: whether the claim holds; None where the line is a control or makes no claim.
+        holds: whether the claim holds, by the claim's rule; None where the line is a control, makes no claim, or could not fail.
         note: one sentence, for instance what a control takes away.
     """
 
@@ -54,6 +55,7 @@ class Claim:
         says: the claim, one sentence.
         measure: returns the lines; every random thing in it is seeded.
         data: reads CODSA_DATA.
+        rule: when a line holds, one sentence; `found` takes the module's HOLDS.
     """
 
     name: str
@@ -61,12 +63,14 @@ class Claim:
     says: str
     measure: Callable[[], Iterable[Line]]
     data: bool = False
+    rule: str = ""
 
 
 def found() -> list[Claim]:
     """Claims of every module beside this one, in the order of the modules' names."""
-    modules = sorted(path.stem for path in Path(__file__).parent.glob("claims_*.py"))
-    return [claim for module in modules for claim in importlib.import_module(f"benchmarks.{module}").CLAIMS]
+    names = sorted(path.stem for path in Path(__file__).parent.glob("claims_*.py"))
+    modules = [importlib.import_module(f"benchmarks.{name}") for name in names]
+    return [replace(claim, rule=module.HOLDS) for module in modules for claim in module.CLAIMS]
 
 
 def measured(claim: Claim) -> dict[str, object]:
@@ -87,9 +91,16 @@ def page(claims: Iterable[Claim]) -> str:
     machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
     lines = ["# What the papers claim, and what we measure", ""]
     lines += [f"`make claims` ({machine}); goes on where it was stopped. Ours are means with their standard errors.", ""]
+    lines += [
+        "Where a line holds: a gain, or one thing above or below another, by Student's t over the paired repetitions (two-sided, .05; `t` "
+        "below); a number near the published one by the claim's own rule. Controls make no claim. Many lines are judged, each alone: of "
+        "those that say nothing some hold by chance.",
+        "",
+    ]
     for claim in claims:
         path = PLACE / f"{claim.name}.json"
         lines += [f"## {claim.name}", "", f"{claim.says} {claim.paper}.", ""]
+        lines += [f"Holds: {claim.rule}.", ""] if claim.rule else []
         if not path.exists():
             lines += [f"Not measured yet: `python -m benchmarks.claims {claim.name}`.", ""]
             continue

@@ -165,6 +165,7 @@ def anomalies() -> Iterator[Line]:
         yield Line(f"gain of {mine} over {other}", said, *mean(own - control), below(control, own), f"paired, {TIMES} repetitions")
 
 
+HOLDS = "a gain above 0 by t"
 CLAIMS = (
     Claim(
         "codsa-anomaly",

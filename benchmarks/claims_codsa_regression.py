@@ -20,8 +20,8 @@ from benchmarks.claims_codsa import (
     joined,
     mean_line,
     replicate,
-    standard_error,
 )
+from benchmarks.repeated import above
 from codsa_ray.generators.smogn import Smogn
 from codsa_ray.generators.tabular_diffusion import TabularDiffusion
 from codsa_ray.risk import Regression, balanced, group_means
@@ -80,8 +80,8 @@ def second_lines() -> Iterator[Line]:
     base = np.array([bare(index, False) for index in range(BASES)])
     weighted = np.array([bare(index, True) for index in range(BASES)])
     for which, (part, said) in enumerate((("majority", "0.139"), ("minority", "1.909 (1.248)"), ("balanced", "1.024 (0.626)"))):
-        holds = bool(abs(base[:, 2].mean() - 1.024) <= 2 * 0.626) if which == 2 else None
-        yield mean_line(f"base forest, {part}", said, base[:, which], holds, f"{BASES} replicates")
+        # The paper's own deviation of .626 would let anything near 0 hold.
+        yield mean_line(f"base forest, {part}", said, base[:, which], None, f"{BASES} replicates")
     yield mean_line("control: base forest, group weights", "", weighted[:, 2], None, f"{BASES} replicates")
     runs = [second(index) for index in range(REPLICATES)]
     published = {"SMOGN": "0.841 (0.472)", "CoDSA": "0.809 (0.384)", "alone": "0.809 (0.384)"}
@@ -91,12 +91,11 @@ def second_lines() -> Iterator[Line]:
         yield mean_line(f"{label}, tuned", published.get(name, ""), mine, None, f"{REPLICATES} replicates")
         gain, left = base[:REPLICATES, 2] - mine, weighted[:REPLICATES, 2] - mine
         said = {"SMOGN": "0.183", "CoDSA": "0.215"}.get(name, "")
-        yield mean_line(
-            f"gain of {label} over the base forest", said, gain, bool(gain.mean() > 2 * standard_error(gain)) if said else None, "paired"
-        )
+        yield mean_line(f"gain of {label} over the base forest", said, gain, above(gain) if said else None, "paired")
         yield mean_line(f"control: gain of {label} over group weights", "", left, None, "paired")
 
 
+HOLDS = "a gain above 0 by t; a loss is not judged, since the paper's deviation over its replicates spans most of it"
 CLAIMS = (
     Claim(
         "codsa-sim2",

@@ -113,6 +113,7 @@ def stars() -> Iterator[Line]:
         yield Line(f"gain of {best} over {other}", said, *mean(gain), below(values[other], values[best]), f"paired, {TIMES} repetitions")
 
 
+HOLDS = "a gain above 0 by t"
 CLAIMS = (
     Claim(
         "codsa-stars",

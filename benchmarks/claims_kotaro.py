@@ -109,6 +109,7 @@ def lines(make: Callable[[np.random.Generator, int], tuple[Part, Part]], where: 
             yield Line(f"{where}, {rare} rare: {name}", published, *mean(found[name]), holds, note)
 
 
+HOLDS = "above by t"
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "kotaro-diffuse",

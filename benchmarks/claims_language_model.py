@@ -203,6 +203,7 @@ def diverse() -> Iterator[Line]:
             yield Line(f"{name}: mean entropy of columns, nats, {method}", "above great" * (method == "imbllm"), *value, holds, note)
 
 
+HOLDS = "above by t, of two the better one in each repetition"
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "nakada-own",

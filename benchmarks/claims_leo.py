@@ -173,6 +173,7 @@ def on_overlap() -> Iterator[Line]:
         yield from overlap(noise)
 
 
+HOLDS = "better than gamma 0 by t"
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "leo-omics",

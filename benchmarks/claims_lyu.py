@@ -165,6 +165,7 @@ def effect() -> Iterator[Line]:
         yield Line(f"effect: {name}", "below SMOTE" if name == "bias-corrected" else "", *mean(values), holds)
 
 
+HOLDS = "below by t"
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "lyu-normal",

@@ -72,6 +72,7 @@ def lines() -> Iterator[Line]:
             )
 
 
+HOLDS = "the least mean rank (no test); at least 0: not below by t"
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "majority-map",

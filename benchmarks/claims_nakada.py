@@ -307,6 +307,7 @@ def _spurious(of: Data, method: str, random: int) -> dict[str, np.ndarray]:
 
 SAYS = "Oversampling the minority with a language model's rows, and adding more of them at weight .5, beats SMOTE and its kin"
 MENDS = "It mends groups of label x attribute that lack rows"
+HOLDS = "within 10 % of the published number plus two of our standard errors"
 CLAIMS = (
     Claim("nakada-craft", PAPER, f"{SAYS} (craft).", craft, data=True),
     Claim("nakada-gender", PAPER, f"{SAYS} (gender).", lambda: imbalance("gender"), data=True),

@@ -219,6 +219,7 @@ def cohorts() -> Iterator[Line]:
     return lines(found, ("", "", ""), f"{COHORT} of 137 rows, {COHORTS} times")
 
 
+HOLDS = "a gain above 0 by t"
 CLAIMS = (
     Claim(
         "transfer-sim1",

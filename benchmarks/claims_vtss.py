@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.claims import Claim, Line
+from benchmarks.repeated import above
 from benchmarks.tgvtss import Problem, choose
 from codsa_ray.pilot import LOGISTIC, SQUARED
 from codsa_ray.theory import TOLERATED, cross_fit, quality, symmetry, tg_candidates, theory_size
@@ -184,7 +185,7 @@ def mean_shift(repeats: int = 60, d: int = 20, n0: int = 2000, n1: int = 100) ->
         label = "gamma 0" if name == "none" else f"gamma 4, {name}"
         yield Line(f"{label}, {repeats} repetitions", value, mean, se, abs(mean / float(value) - 1) < 0.1)
     worse = np.array(found["SMOTE"]) - found["none"]
-    yield Line("SMOTE minus none, paired", "> 0", *mean_of(worse), bool(worse.mean() > 2 * mean_of(worse)[1]))
+    yield Line("SMOTE minus none, paired", "> 0", *mean_of(worse), above(worse))
     yield Line(
         "control: class weights",
         "",
@@ -303,6 +304,11 @@ def quality_score(repeats: int = 2000) -> Iterator[Line]:
     yield Line("S1's biased generator found by our test, n0 = 20 n1, n1 = 50", "", *mean_of(caught))
 
 
+HOLDS = (
+    "of what is exact, the published number to its digits, and a grid that reaches the size; of means, within 10 % "
+    "of the published one, or 20 % where it is read off a figure; TG-VTSS ahead of balance, and ours of the "
+    "published, on the mean alone; a test's level at most .07; worse: above by t"
+)
 CLAIMS: tuple[Claim, ...] = (
     Claim("vtss-s1", PAPER, "A biased generator needs four times balance; balance leaves a floor.", biased_generator),
     Claim("vtss-s2", PAPER, "The tuned size beats balance while the generator improves.", improving_generator),

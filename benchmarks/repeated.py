@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 from scipy.special import log_softmax
+from scipy.stats import t as student
 
 from codsa_ray.risk import Classification, group_means
 from codsa_ray.seeds import rng_of
@@ -41,10 +42,20 @@ def mean(values: np.ndarray) -> tuple[float, float]:
     return float(kept.mean()), float(kept.std(ddof=1) / np.sqrt(len(kept))) if len(kept) > 1 else 0.0
 
 
+def critical(repetitions: int) -> float:
+    """Standard errors that a mean of so many repetitions is off 0 by chance in 5 % of cases (Student's t, two-sided)."""
+    return float(student.ppf(0.975, repetitions - 1)) if repetitions > 1 else float("inf")
+
+
+def above(gain: np.ndarray) -> bool:
+    """Whether the mean of a gain's repetitions is above 0 beyond chance."""
+    value, error = mean(gain)
+    return value > critical(int(np.isfinite(gain).sum())) * error
+
+
 def below(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether `one` is below `other` by more than two standard errors of the paired difference."""
-    difference, error = mean(one - other)
-    return difference < -2 * error
+    """Whether `one` is below `other` beyond chance, by the paired difference."""
+    return above(other - one)
 
 
 def named(pairs: Iterable[tuple[str, float]]) -> str:

@@ -42,6 +42,10 @@ def test_every_claim_has_a_name_of_its_own_and_the_page_renders() -> None:
     assert all(f"## {claim.name}" in text and claim.says in text for claim in found)
 
 
+def test_every_claim_says_when_a_line_of_it_holds() -> None:
+    assert all(claim.rule for claim in claims.found())
+
+
 def test_the_floors_of_a_biased_generator_in_closed_form() -> None:
     assert vtss.floor(0.5, 1) == pytest.approx(0.01617, abs=5e-6)
     assert vtss.floor(0.5, 2) == pytest.approx(0.00311, abs=5e-6)
