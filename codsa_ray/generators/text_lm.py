@@ -303,13 +303,9 @@ class FittedTextLm:
 
     @property
     def notice(self) -> tuple[str, ...]:
-        """What the report should say of the source."""
-        return told_of(self.before)
-
-    @property
-    def notice(self) -> tuple[str, ...]:
-        """What the report should say of the gates."""
-        return tuple(said for name, gate in zip(self.rows.texts, self.gates, strict=True) for said in gate.notice(name))
+        """What the report should say of the source and of the gates."""
+        gates = [said for name, gate in zip(self.rows.texts, self.gates, strict=True) for said in gate.notice(name)]
+        return (*told_of(self.before), *gates)
 
     def block(self, region: int, seed: int) -> pa.Table:
         """`settings.block` canonical rows of the region."""
