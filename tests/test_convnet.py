@@ -298,6 +298,27 @@ def test_a_vision_model_is_tuned(kind: str, tmp_path: Path) -> None:
     )
 
 
+def test_a_model_of_timm_is_tuned_where_timm_is_installed(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    from transformers import TimmWrapperConfig, TimmWrapperForImageClassification
+
+    seen = {"input_size": [3, 32, 32], "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.2, 0.2]}
+    model = TimmWrapperForImageClassification(TimmWrapperConfig(architecture="test_resnet", num_labels=2, pretrained_cfg=seen))
+    model.save_pretrained(tmp_path)
+    table, schema = digits(60)
+    learner = tuned(tmp_path)
+    encoder = learner.encoder(table, schema)
+    assert isinstance(encoder, Pictured)
+    assert (encoder.height, encoder.width, encoder.channels) == (32, 32, 3)
+    predictor, X, _ = fitted(learner, table, schema)
+    scores = predictor.scores(X)
+    assert scores.shape == (60, 3)
+    assert np.array_equal(fitted(learner, table, schema)[0].scores(X), scores)
+    before, after = model.state_dict(), dict(predictor.module.named_parameters())
+    names = [name for name in after if name.startswith("trunk.model.")]
+    assert any(not torch.equal(after[name], before[name.removeprefix("trunk.model.")]) for name in names)
+
+
 def refusal(folder: Path | str) -> str:
     table, schema = digits(40)
     with pytest.raises(SettingError) as error:
