@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_images import webdataset
 
 from codsa_ray import Job, run
 from codsa_ray.more import synthesize_more
@@ -70,7 +69,7 @@ def test_bootstrap_gives_pictures_back_byte_for_byte_and_more_of_them_when_asked
 @pytest.mark.slow
 def test_tar_files_come_out_as_tar_files(here: None, tmp_path: Path) -> None:
     table = gallery.digits(90, 24)
-    report = passed(webdataset(tmp_path / "0.tar", table), "cls", tmp_path / "run")
+    report = passed(gallery.webdataset(tmp_path / "0.tar", table), "cls", tmp_path / "run")
     names = sorted(path.name for path in Path(report.augmented).iterdir())
     assert names == ["draw-000-000000.tar", "real-000000.tar"]
     with tarfile.open(Path(report.augmented) / names[1]) as tar:
