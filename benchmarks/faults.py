@@ -28,7 +28,7 @@ STAGES = {
 DRAWS = 10
 MOST, PATIENCE = 6, 300.0
 # What Ray keeps for itself; names may be cut after 15 characters.
-RAYS_OWN = ("ray::IDLE", "ray::_StatsActo", "ray::datasets_s", "ray::_Autoscali", "ray::ActorLocat")
+RAYS_OWN = ("ray::IDLE", "ray::_StatsActo", "ray::datasets_s", "ray::_Autoscali", "ray::Autoscalin", "ray::ActorLocat")
 FULL = """mount -t tmpfs -o size=$1 tmpfs "$2" || exit 99
 out=$2 kept=$3; shift 3
 "$@"; code=$?
