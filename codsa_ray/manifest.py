@@ -44,14 +44,19 @@ class Manifest:
         return fingerprint(self.depends)
 
     def read(self) -> dict[str, Any] | None:
-        """What the finished stage stored, or None when it has to run (again). A mark that cannot be read vouches for nothing."""
+        """What the finished stage stored, or None when it has to run (again)."""
+        stored = self.stored()
+        return stored if stored and stored.get("fingerprint") == self.fingerprint else None
+
+    def stored(self) -> dict[str, Any] | None:
+        """What a finished stage stored, whatever that depended on. A mark that cannot be read vouches for nothing."""
         if not self.folder.exists(MANIFEST):
             return None
         try:
             stored = self.folder.read_json(MANIFEST)
-            return stored if stored.get("fingerprint") == self.fingerprint else None
-        except (ValueError, AttributeError):
+        except ValueError:
             return None
+        return stored if isinstance(stored, dict) else None
 
     def clear(self) -> None:
         """Takes the mark away: call it before anything the stage wrote is deleted, so that no kill leaves a mark on half of it."""

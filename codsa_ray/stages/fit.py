@@ -115,7 +115,7 @@ class FitJob:
         Raises:
             DamagedError: one is not; the completion mark was taken away, so that a run which goes on fits it again.
         """
-        stored = self.manifest.read()
+        stored = self.manifest.stored()
         if stored is None:
             raise DamagedError(f"fit {self.name}: wanted a finished one; got one without its mark; run again, it is made anew")
         try:
