@@ -19,7 +19,8 @@ from codsa_ray.rows import FINAL, Rows
 from codsa_ray.seeds import seed_of
 
 import runs
-from doubles import Broken, Moody, Watchful, Watching, tales
+from failing import Broken, Moody
+from telltales import Watchful, Watching, tales
 
 # What is written
 
