@@ -1,6 +1,8 @@
-"""One embedded Ray, and one finished run, for all tests that need one."""
+"""One embedded Ray, one finished run, and a folder for another Ray's logs, for all tests that need them."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,3 +45,11 @@ def here(monkeypatch: pytest.MonkeyPatch, ray: None) -> None:
     """Fits and trials run in this process: for claims that do not depend on where they run."""
     monkeypatch.setattr(fit, "_run", runs.fits_here)
     monkeypatch.setattr(search, "_tune", runs.tries_here)
+
+
+@pytest.fixture
+def logs() -> Iterator[Path]:
+    """A folder for Ray's own logs; its sockets need a short path."""
+    place = Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+    yield place
+    shutil.rmtree(place, ignore_errors=True)

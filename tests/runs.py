@@ -23,6 +23,8 @@ GENERATORS = ("bootstrap:jitter=0.1", "sequential_trees")
 ONE_CUT: dict[str, Any] = {"folds": 2, "repeats": 1}
 SMALL: dict[str, Any] = {"generator": GENERATORS, "learner": "logistic", "trials": 4, "draws": 2, "force": True, "workers": 2, **ONE_CUT}
 
+MARKS = ["_synthetic", "_region", "_weight", "_draw"]
+
 
 def patients(n: int = 240, seed: int = 0) -> pa.Table:
     """n rows of every common arrow type, `sick` in about a sixth of them; `id` is unique."""
@@ -76,6 +78,18 @@ def augmented(report: Report) -> tuple[pa.Table, pa.Table]:
     table = pa.concat_tables([pq.read_table(file) for file in files])
     synthetic = table["_synthetic"].to_numpy()
     return table.filter(pa.array(~synthetic)), table.filter(pa.array(synthetic))
+
+
+def plan_of(report: Report) -> dict[str, Any]:
+    return report.facts["verdict"]["plan"]
+
+
+def parts_of(rows: Rows) -> dict[int, tuple[set[int], set[int]]]:
+    """Fold -> (training rows, held-out rows)."""
+    return {
+        fold: tuple({row for block in rows.blocks(fold, held) for row in block["_row"].to_pylist()} for held in (False, True))  # type: ignore[misc]
+        for fold in (*range(rows.folds), FINAL)
+    }
 
 
 def contents(folder: Path | str) -> dict[str, bytes]:

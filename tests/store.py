@@ -14,7 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
 
 import pyarrow.fs as pafs
@@ -166,66 +168,73 @@ class Faults:
             return kind
 
 
+class Handler(BaseHTTPRequestHandler):
+    """Passes one connection's requests on to the endpoint, but for the faults; a request that is to stall waits until all is over."""
+
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, endpoint: str, faults: Faults, over: threading.Event, *connection: Any) -> None:
+        self.endpoint, self.faults, self.over = endpoint, faults, over
+        # Answers the requests, and returns when they are done.
+        super().__init__(*connection)
+
+    def handle_any(self) -> None:
+        body = self.body()
+        kind = self.faults.next(self.command, self.path)
+        if kind == "stall":
+            self.over.wait()
+        if kind in ("drop", "stall"):
+            self.close_connection = True
+        elif kind == "throttle":
+            self.answer(503, [("Content-Type", "application/xml")], SLOW_DOWN)
+        else:
+            self.pass_on(body, lose=kind == "lose")
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        found = b""
+        while size := int(self.rfile.readline(), 16):
+            found += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return found
+
+    def pass_on(self, body: bytes, lose: bool) -> None:
+        upstream = http.client.HTTPConnection(urlsplit(self.endpoint).netloc, timeout=PATIENCE)
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in OWN}
+        upstream.request(self.command, self.path, body=body, headers=headers)
+        answer = upstream.getresponse()
+        data = answer.read()
+        upstream.close()
+        if lose:
+            self.close_connection = True
+            return
+        # Of a HEAD the length is that of what is not sent.
+        kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in OWN]
+        self.answer(answer.status, kept, data)
+
+    def answer(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
+        self.send_response(status)
+        if not any(name.lower() == "content-length" for name, _ in headers):
+            headers = [*headers, ("Content-Length", str(len(data)))]
+        for name, value in headers:
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
 @contextmanager
 def proxy(endpoint: str, faults: Faults) -> Iterator[str]:
     """A server on loopback that passes requests on to the endpoint, but for the faults; gives its own endpoint."""
     over = threading.Event()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def handle_any(self) -> None:
-            body = self.body()
-            kind = faults.next(self.command, self.path)
-            if kind == "stall":
-                over.wait()
-            if kind in ("drop", "stall"):
-                self.close_connection = True
-            elif kind == "throttle":
-                self.answer(503, [("Content-Type", "application/xml")], SLOW_DOWN)
-            else:
-                self.pass_on(body, lose=kind == "lose")
-
-        do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any
-
-        def body(self) -> bytes:
-            if self.headers.get("Transfer-Encoding", "") != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            found = b""
-            while size := int(self.rfile.readline(), 16):
-                found += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-            return found
-
-        def pass_on(self, body: bytes, lose: bool) -> None:
-            upstream = http.client.HTTPConnection(urlsplit(endpoint).netloc, timeout=PATIENCE)
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in OWN}
-            upstream.request(self.command, self.path, body=body, headers=headers)
-            answer = upstream.getresponse()
-            data = answer.read()
-            upstream.close()
-            if lose:
-                self.close_connection = True
-                return
-            # Of a HEAD the length is that of what is not sent.
-            kept = [(name, value) for name, value in answer.getheaders() if name.lower() not in OWN]
-            self.answer(answer.status, kept, data)
-
-        def answer(self, status: int, headers: list[tuple[str, str]], data: bytes) -> None:
-            self.send_response(status)
-            if not any(name.lower() == "content-length" for name, _ in headers):
-                headers = [*headers, ("Content-Length", str(len(data)))]
-            for name, value in headers:
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(data)
-
-        def log_message(self, *_: object) -> None:
-            """Says nothing."""
-
-    found = ThreadingHTTPServer((HOST, 0), Handler)
+    found = ThreadingHTTPServer((HOST, 0), partial(Handler, endpoint, faults, over))
     found.daemon_threads = True
     thread = threading.Thread(target=found.serve_forever, daemon=True)
     thread.start()

@@ -27,7 +27,7 @@ from codsa_ray.stages.fit import CHECKPOINT, FitJob
 from codsa_ray.stages.train import _reason
 
 import runs
-from doubles import Broken
+from failing import Broken
 
 
 def too_much() -> RuntimeError:

@@ -31,7 +31,8 @@ from codsa_ray.stages.strategy import Space, strategy
 from codsa_ray.trial import mixes, run_trial
 
 import runs
-from doubles import NoisyCopies, Watchful, Watching, tales
+from doubles import NoisyCopies
+from telltales import Watchful, Watching, tales
 
 HOME = {"target": "state", "domain": "site", "target_domain": "va"}
 FEW, MANY = 60, 150

@@ -1,6 +1,7 @@
+"""Every row is in exactly the group that its values say, whatever its types; regions are groups times strata."""
+
 import datetime as dt
 import json
-import shlex
 from collections import Counter
 from decimal import Decimal
 
@@ -10,46 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codsa_ray.errors import GroupError
-from codsa_ray.grouping import merge_option
 from codsa_ray.groups import Group, Grouping, Groups
 from codsa_ray.infer import infer
 from codsa_ray.predicate import Predicate
 from codsa_ray.summary import Summary
 from codsa_ray.values import as_text
 
-LABELS = ("no", "yes", "may be")
-KINDS = {"y": "categorical", "sex": "categorical", "age": "integer", "member": "boolean", "wage": "numeric"}
-
-
-def table(n: int = 400, seed: int = 0) -> pa.Table:
-    rng = np.random.default_rng(seed)
-    return pa.table(
-        {
-            "y": rng.choice(LABELS, n, p=[0.6, 0.3, 0.1]),
-            "sex": pa.array(rng.choice(["F", "M", "x"], n, p=[0.45, 0.45, 0.1]), mask=rng.random(n) < 0.1),
-            "age": rng.integers(18, 22, n),
-            "member": pa.array(rng.random(n) < 0.5, mask=rng.random(n) < 0.1),
-            "wage": rng.choice([1.5, 2.0, 40.25], n),
-        }
-    )
-
-
-def groups(grouping: Grouping, data: pa.Table | None = None, **options) -> Groups:
-    return Groups.of(grouping, grouping.cells(table() if data is None else data), **{"smallest": 1, **options})
-
-
-GROUPINGS = [
-    Grouping("y"),
-    Grouping("y", ("sex",)),
-    Grouping("y", ("sex", "age", "member")),
-    Grouping("y", (), ("age < 20", "wage > 2 AND sex = 'F'")),
-    Grouping("y", ("sex",), ("age < 20",), (("sex", "x", "M"), ("y", "may be", "no"))),
-    Grouping(None, ("sex",), ("wage > 2",)),
-    Grouping(None, (), ("y = 'yes'",)),
-    Grouping("wage", ("sex",), bins=3, edges=(2.0, 40.0)),
-    Grouping("member", ("wage",), ("age IN (18, 19)",)),
-]
+from groupings import GROUPINGS, KINDS, LABELS, groups, table
 
 
 @pytest.mark.parametrize("grouping", GROUPINGS, ids=str)
@@ -257,232 +225,6 @@ def test_bins_hold_equal_counts() -> None:
     assert found.assign(pa.table({"price": [None, np.nan, np.inf, -9.0, 9.0]})).tolist() == [-1, -1, -1, 0, 3]
     assert len(Grouping("price", bins=4).binned(np.ones(9)).edges) == 1
     assert groups(Grouping("price", bins=4).binned(np.zeros(0)), pa.table({"price": values})).items[0].name == "price any"
-
-
-# --- merges
-
-
-@pytest.mark.parametrize(
-    ("text", "merge"),
-    [
-        ("sex:x=M", ("sex", "x", "M")),
-        ('income:"<=50K"=">50K"', ("income", "<=50K", ">50K")),
-        ("when:10:30=11:00", ("when", "10:30", "11:00")),
-        ("sex:null=M", ("sex", None, "M")),
-        ('sex:"null"=M', ("sex", "null", "M")),
-        ('"a:b":x=', ("a:b", "x", "")),
-        ('q:"say ""hi"""=x', ("q", 'say "hi"', "x")),
-        ("größe:mittel groß=klein", ("größe", "mittel groß", "klein")),
-    ],
-)
-def test_merge_options_are_read(text: str, merge: tuple) -> None:
-    assert Grouping.parse_merge(text) == merge
-
-
-WORDS = st.one_of(st.none(), st.text(max_size=8), st.sampled_from(["null", "a=b", "c:d", '"', "it's", "<=50K", "a\nb"]))
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.text(min_size=1, max_size=8), WORDS, WORDS)
-def test_offered_merge_options_can_be_typed_and_are_read_back(column: str, source: str | None, into: str | None) -> None:
-    """Through a real shell's quoting rules."""
-    option = merge_option((column, source, into))
-    words = shlex.split(option)
-    assert words[0] == "--merge"
-    assert Grouping.parse_merge(words[1]) == (column, source, into)
-
-
-@pytest.mark.parametrize("text", ["", "a", "a=b", "a:b", "income:<=50K=>50K", ":x=y"])
-def test_merges_that_do_not_read_are_refused(text: str) -> None:
-    with pytest.raises(GroupError, match="--merge 'COL:FROM=INTO'"):
-        Grouping.parse_merge(text)
-
-
-@pytest.mark.parametrize(
-    "merges", [(("y", "a", "b"), ("y", "b", "a")), (("y", "a", "b"), ("y", "a", "c")), (("y", "a", "a"),), (("z", "a", "b"),)], ids=str
-)
-def test_merges_in_circles_twice_or_of_other_columns_are_refused(merges: tuple) -> None:
-    with pytest.raises(GroupError):
-        Grouping("y", merges=merges)
-
-
-TYPES = [pa.string(), pa.large_string(), pa.int64(), pa.int8(), pa.float32(), pa.float64(), pa.decimal128(5, 2),
-         pa.dictionary(pa.int8(), pa.string()), pa.dictionary(pa.int32(), pa.int64())]  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", TYPES, ids=str)
-def test_merging_labels_changes_those_labels_only_and_keeps_the_type(kind: pa.DataType) -> None:
-    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    column = pa.array(["1", "2", None, "3", "4"]).cast(plain)
-    column = (
-        pa.DictionaryArray.from_arrays(pa.array([0, 1, None, 3, 4], kind.index_type), column) if pa.types.is_dictionary(kind) else column
-    )
-    data = pa.table({"a": range(5), "y": pa.chunked_array([column.slice(0, 2), column.slice(2)]), "z": range(5)})
-    grouping = Grouping("y", merges=(("y", "1", "2"), ("y", "2", "4")))
-    found = grouping.relabel(data)
-    assert found.schema == data.schema
-    assert as_text(found["y"]).to_pylist() == ["4", "4", None, "3", "4"]
-    assert grouping.relabel(found).equals(found)
-    assert grouping.cells(found) == grouping.cells(data)
-
-
-def test_truth_values_and_dates_are_merged_too() -> None:
-    data = pa.table({"y": [True, False], "d": [dt.date(2020, 1, 1), dt.date(2021, 1, 1)]})
-    assert Grouping("y", merges=(("y", "true", "false"),)).relabel(data)["y"].to_pylist() == [False, False]
-    assert Grouping("d", merges=(("d", "2020-01-01", "2021-01-01"),)).relabel(data)["d"].to_pylist() == [dt.date(2021, 1, 1)] * 2
-
-
-def test_a_label_that_the_type_cannot_hold_is_refused() -> None:
-    with pytest.raises(GroupError, match="int64"):
-        Grouping("y", merges=(("y", "1", "few"),)).relabel(pa.table({"y": [1, 2]}))
-
-
-def test_merging_a_group_column_leaves_the_table_alone() -> None:
-    grouping, data = Grouping("y", ("sex",), merges=(("sex", None, "x"),)), table()
-    assert grouping.relabel(data) is data
-    assert {group.values[0] for group in groups(grouping).items} == {"F", "M", "x"}
-
-
-# --- refusals
-
-
-def counts(**rows: int) -> dict:
-    return {(label, (), 0): n for label, n in rows.items()}
-
-
-def refusal(grouping: Grouping, cells: dict, **options) -> GroupError:
-    with pytest.raises(GroupError) as caught:
-        Groups.of(grouping, cells, **options)
-    assert "\n" not in str(caught.value)
-    return caught.value
-
-
-def test_a_small_label_is_named_with_the_option_that_merges_it() -> None:
-    error = refusal(Grouping("y"), counts(a=100, b=50, c=2))
-    assert "2 rows in group 'y=c'" in error.got
-    assert error.do.endswith("--merge 'y:c=a'")
-
-
-def test_a_label_that_is_small_as_a_whole_is_merged_as_a_label() -> None:
-    """Merging its values among themselves would not be enough."""
-    cells = {("a", ("F",), 0): 100, ("b", ("M",), 0): 100, ("c", ("F",), 0): 1, ("c", ("M",), 0): 2}
-    assert refusal(Grouping("y", ("sex",)), cells).do.endswith("--merge 'y:c=a'")
-
-
-def test_a_small_number_is_merged_into_the_nearest() -> None:
-    assert refusal(Grouping("y"), {("1", (), 0): 99, ("3", (), 0): 50, ("4", (), 0): 2}).do.endswith("--merge 'y:4=3'")
-
-
-def test_one_of_two_labels_is_not_merged_away() -> None:
-    assert "--merge" not in refusal(Grouping("y"), counts(a=100, b=2)).do
-
-
-def test_a_small_value_is_merged_into_the_most_frequent_of_its_label() -> None:
-    cells = {
-        ("a", ("F",), 0): 100,
-        ("a", ("M",), 0): 10,
-        ("b", ("F",), 0): 9,
-        ("b", ("M",), 0): 40,
-        ("b", (None,), 0): 99,
-        ("b", ("x:1",), 0): 3,
-    }
-    error = refusal(Grouping("y", ("sex",)), cells)
-    assert "'y=b, sex=x:1'" in error.got
-    assert error.do.endswith("""--merge 'sex:"x:1"=M'""")
-
-
-def test_of_several_columns_the_rarest_value_is_merged() -> None:
-    cells = {("a", ("F", "p"), 0): 100, ("a", ("M", "p"), 0): 100, ("a", ("F", "rare"), 0): 2, ("a", ("M", "rare"), 0): 5}
-    assert refusal(Grouping("y", ("sex", "race")), cells).do.endswith("--merge 'race:rare=p'")
-
-
-def test_the_offered_merges_mend_the_groups() -> None:
-    """Each is typed as it is offered; after at most one for each small cell the same data pass."""
-    data = pa.concat_tables([table().select(["y", "sex"]), pa.table({"y": ["no"], "sex": ["it's = odd"]})])
-    grouping, merges = Grouping("y", ("sex",)), []
-    for _ in range(sum(rows < 4 for rows in grouping.cells(data).values())):
-        with pytest.raises(GroupError) as caught:
-            Groups.of(grouping, grouping.cells(data))
-        merges.append(Grouping.parse_merge(shlex.split(caught.value.do.partition(": ")[2])[1]))
-        grouping = Grouping("y", ("sex",), merges=tuple(merges))
-        if min(grouping.cells(data).values()) >= 4:
-            break
-    assert min(group.rows for group in Groups.of(grouping, grouping.cells(data)).items) >= 4
-    assert ("sex", "it's = odd") in [merge[:2] for merge in merges]
-
-
-@pytest.mark.parametrize(("key", "verb"), [(0, "widen"), (1, "narrow")])
-def test_a_small_predicate_is_changed_not_merged(key: int, verb: str) -> None:
-    cells = {("a", (), 0): 50, ("a", (), 1): 50, ("b", (), key): 3, ("b", (), 1 - key): 30}
-    assert refusal(Grouping("y", (), ("age < 20",)), cells).do == f"{verb} --region 'age < 20'"
-
-
-def test_a_predicate_that_no_row_matches_is_named() -> None:
-    grouping = Grouping("y", (), ("age < 20", "age < 19"))
-    error = refusal(grouping, grouping.cells(table()))
-    assert "'age < 19', which no row that earlier conditions leave matches" in error.got
-    nothing = Grouping("y", (), ("age < 0",))
-    assert "'age < 0', which no row matches" in refusal(nothing, nothing.cells(table())).got
-
-
-@pytest.mark.parametrize("values", [np.arange(60), np.array([f"it's {i}" for i in range(60)])], ids=["numbers", "text"])
-def test_a_column_of_many_values_is_refused_with_a_predicate_that_works(values: np.ndarray) -> None:
-    data = pa.table({"y": ["a"] * 600, 'my "col"': np.tile(values, 10)})
-    grouping = Grouping("y", ('my "col"',))
-    error = refusal(grouping, grouping.cells(data))
-    assert error.got == "60"
-    region = shlex.split(error.do.rpartition("such as ")[2])[1]
-    assert 0 < Predicate.parse(region).mask(data).sum() < 600
-
-
-@pytest.mark.parametrize(
-    ("grouping", "says"),
-    [
-        (Grouping("y", ("sexx",)), "did you mean sex?"),
-        (Grouping("why", ()), "no column 'why'"),
-        (Grouping("y", (), ("agee < 3",)), "did you mean age"),
-    ],
-)
-def test_absent_columns_are_named_with_the_nearest(grouping: Grouping, says: str) -> None:
-    with pytest.raises(GroupError) as caught:
-        grouping.cells(table())
-    assert says in str(caught.value)
-
-
-def test_declarations_that_make_no_sense_are_refused() -> None:
-    for make in (lambda: Grouping("y", ("y",)), lambda: Grouping("y", ("a", "a")), lambda: Grouping("y", (), ("a >",))):
-        with pytest.raises(GroupError):
-            make()
-    with pytest.raises(GroupError, match="list"):
-        Grouping("y", ("g",)).cells(pa.table({"y": ["a"], "g": [[1]]}))
-
-
-# --- mix
-
-
-def test_the_mix_is_uniform_unless_given_and_always_sums_to_one() -> None:
-    assert Groups.of(Grouping("y"), counts(a=9, b=5)).mix == (0.5, 0.5)
-    assert Groups.of(Grouping("y"), counts(a=9, b=5), {"y=b": 3, "y=a": 1}).mix == (0.25, 0.75)
-    assert Groups.of(Grouping("y"), counts(a=9, b=5), {"y=b": 0, "y=a": 7}).mix == (1.0, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("mix", "says"),
-    [
-        ({"y=a": 1}, "none for ['y=b']"),
-        ({"y=a": 1, "y=b": 1, "y=c": 1}, "unknown 'y=c'"),
-        ({"y=a": 1, "y = b": 1}, "did you mean 'y=b'?"),
-        ({"y=a": 1, "y=b": -1}, "-1"),
-        ({"y=a": 0, "y=b": 0}, "0"),
-        ({"y=a": 1, "y=b": float("nan")}, "nan"),
-        ({"y=a": 1, "y=b": float("inf")}, "inf"),
-        ({"y=a": 1, "y=b": "3"}, "3"),
-        ({"y=a": 1, "y=b": 1e-9}, "1e-09"),
-        ({"y=a": 1, "y=b": None}, "None"),
-    ],
-)
-def test_a_mix_that_does_not_fit_is_refused(mix: dict, says: str) -> None:
-    assert says in refusal(Grouping("y"), counts(a=9, b=5), mix=mix).got
 
 
 # --- regions

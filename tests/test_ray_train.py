@@ -34,7 +34,7 @@ from codsa_ray.stages.train import train_fit, workers_of
 
 import runs
 from clusters import kill_node, wait_for
-from doubles import Broken
+from failing import Broken
 
 # A busy machine needs minutes for what an idle one does in seconds.
 pytestmark = pytest.mark.timeout(900)
