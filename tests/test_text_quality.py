@@ -99,7 +99,7 @@ def test_few_texts_and_no_texts_say_nothing() -> None:
 
 
 def test_the_inspection_shows_them_where_there_are_texts() -> None:
-    region = {"name": "y=a", "rows": 40, "held_out": 20, "closer": 0.5, "c2st": 0.5, "c2st_se": 0.05}
+    region = {"name": "y=a", "rows": 40, "looked_at": 40, "held_out": 20, "closer": 0.5, "c2st": 0.5, "c2st_se": 0.05}
     told = region | {
         "text_c2st": 0.9,
         "text_c2st_se": 0.02,
