@@ -37,6 +37,8 @@ ALONE = "tabular_diffusion:steps=200,pretrain=0,width=64,batch=128"
 MOST_TEST = 1500
 FIRST = 200
 OURS, DRAWN = "codsa's decision", "best with synthesis"
+FIRSTS = ("pooled", "offset and calibration")
+"""What others are held against: the first of them that there is."""
 
 Pair = tuple[Candidate, str]
 Loaded = tuple[pd.DataFrame, pd.DataFrame]
@@ -212,14 +214,18 @@ def ways_of(kept: Kept) -> dict[str, Pair]:
 
 
 def judged(kept: Kept) -> dict[str, dict[str, Any]]:
-    """Per way its candidate, balanced test loss with standard error, and the worst group's."""
+    """Per way its candidate, balanced test loss, that less the first way's (paired by test row), errors of both, and the worst group's."""
     scored, found = Scored(kept.table, kept.decision, kept.out / "judge" / fingerprint(kept.judged_by), kept.bench.classes), {}
-    for way, pair in ways_of(kept).items():
+    ways, groups = ways_of(kept), scored.test.group
+    first = next((scored.test_losses(ways[way]) for way in FIRSTS if way in ways), None)
+    for way, pair in ways.items():
         losses = scored.test_losses(pair)
         if losses is not None:
-            mean, groups = estimate(losses[:, None], scored.test.group, scored.mix), scored.test.group
+            both = np.stack([losses, losses - (losses if first is None else first)], axis=1)
+            mean = estimate(both, groups, scored.mix)
             worst = float(np.nanmax(group_means(losses, groups, len(scored.mix))))
             found[way] = {"candidate": title(*pair), "loss": float(mean.mean[0]), "se": float(mean.se[0]), "worst": worst}
+            found[way]["away_se"] = float(mean.se[1])
     return found
 
 
@@ -258,13 +264,16 @@ def section(name: str, learner: str) -> list[str]:
     if not found:
         return []
     lines = [f"| {name}, {learner} ({len(found)} seed(s)) | test loss | against pooled or plain | worst group's |", "|---|---|---|---|"]
-    first = next(way for way in ("pooled", "offset and calibration") if way in found[0]["ways"])
+    first = next(way for way in FIRSTS if way in found[0]["ways"])
     for way in found[0]["ways"]:
         both = [cell["ways"] for cell in found if way in cell["ways"]]
         loss, worst = (np.array([one[way][key] for one in both]) for key in ("loss", "worst"))
         away = loss - np.array([one[first]["loss"] for one in both])
-        errors = [v.std(ddof=1) / np.sqrt(len(v)) for v in (loss, away)] if len(both) > 1 else [both[0][way]["se"], np.nan]
-        lines.append(f"| {way} | {loss.mean():.3f} ± {errors[0]:.3f} | {away.mean():+.3f} ± {errors[1]:.3f} | {worst.mean():.3f} |")
+        errors = (
+            [v.std(ddof=1) / np.sqrt(len(v)) for v in (loss, away)] if len(both) > 1 else [both[0][way]["se"], both[0][way].get("away_se")]
+        )
+        apart = "" if errors[1] is None or way == first else f" ± {errors[1]:.3f}"
+        lines.append(f"| {way} | {loss.mean():.3f} ± {errors[0]:.3f} | {away.mean():+.3f}{apart} | {worst.mean():.3f} |")
     kinds = "; ".join(f"{cell['verdict']['kind']} ({cell['verdict']['chosen']})" for cell in found)
     gains = [cell["verdict"]["gain"] for cell in found if cell["verdict"]["gain"]]
     told = "; ".join(f"{gain['mean']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})" for gain in gains)
