@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,13 +87,18 @@ def test_exit_codes_tell_the_users_mistakes_from_ours(finished: Report, cluster:
     assert asked.returncode == 1
     assert last(cluster).driver_exit_code == 2
     assert "codsa: error: wanted one of the learners" in asked.stdout + asked.stderr
-    (tmp_path / "torn" / "read").mkdir(parents=True)
-    (tmp_path / "torn" / "codsa.json").write_text("{}")
-    (tmp_path / "torn" / "read" / "manifest.json").write_text("{")
+    shutil.copytree(finished.folder, tmp_path / "torn")
+    for name in ("pools", "search", "apply", "augmented", "judge"):
+        shutil.rmtree(tmp_path / "torn" / name, ignore_errors=True)
+    files = [path for path in (tmp_path / "torn").glob("fit/*/0-*/*") if path.name != "manifest.json"]
+    learned = max(files, key=lambda path: path.stat().st_size)
+    held = bytearray(learned.read_bytes())
+    held[len(held) // 2] ^= 1
+    learned.write_bytes(held)
     torn = typed(line, cluster, data, tmp_path / "torn", *options)
     assert torn.returncode == 1
     assert last(cluster).driver_exit_code == 1
-    assert "codsa: internal error: " in torn.stdout + torn.stderr
+    assert re.search(rf"codsa: .*{re.escape(learned.name)}", torn.stdout + torn.stderr)
 
 
 def test_a_stopped_job_leaves_a_folder_that_the_same_submission_goes_on_from(
