@@ -286,7 +286,8 @@ def page() -> str:
     lines = ["# Other domains, and groups that a label leans on", ""]
     lines += [
         f"`make bench-shifts` on {date.today()}, {machine}. Whole passes; losses are balanced log losses on test rows of the target domain",
-        "(or of all groups alike) that no choice sees; of each way the candidate that was best out of fold. Lower is better.",
+        "(or of all groups alike) that no choice sees; of each way the candidate that was best out of fold. Lower is better. Errors of one",
+        "seed are those of its test rows, and of differences where rows were paired; of several seeds, over these.",
         "",
         "## Few rows of a target domain",
         "",
@@ -296,7 +297,7 @@ def page() -> str:
         lines += ["", head] if head else []
         for name, case in cases.items():
             told = [line for learner in case.learners for line in section(name, learner)]
-            lines += ["", f"### {name}", "", case.note, *told] if told else []
+            lines += ["", f"### {name}", "", case.note, *(told or ["", "Not measured yet."])]
     return "\n".join(lines) + "\n"
 
 
