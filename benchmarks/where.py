@@ -1,7 +1,8 @@
 """`make bench-where`: does synthesis help in ten shortages, and how much of what real rows would bring?
 
 `python -m benchmarks.where [--seeds N] [--minutes M] [--learner NAME]...` runs what is not there, whole passes of the package, and writes
-docs/benchmarks/where-it-wins.md. CODSA_DATA names the tables' folder. Seeds start at FIRST: no seed that any default was chosen on.
+docs/benchmarks/where-it-wins.md; `--page` only writes it. CODSA_DATA names the tables' folder. Seeds start at FIRST: no seed that any
+default was chosen on.
 """
 
 import argparse
@@ -23,10 +24,15 @@ import psutil
 
 from benchmarks.tables import MOST_TEST, TEST_SHARE, digits
 from codsa_ray import Job, run
+from codsa_ray.judge import title
+from codsa_ray.pipeline import Report, reopened
+from codsa_ray.report.scored import Pair, Scored
+from codsa_ray.risk import estimate, paired
+from codsa_ray.seeds import fingerprint
 
 RUNS = Path("runs/where")
 PAGE = Path("docs/benchmarks/where-it-wins.md")
-GENERATORS = ("sequential_trees", "tabular_diffusion", "interpolation", "bootstrap")
+GENERATORS = ("auto",)
 LEARNERS = ("boosted", "logistic")
 DRAWS, TRIALS = 5, 20
 MOST = 3_000  # training rows outside the shortage
@@ -138,42 +144,58 @@ def measure(name: str, learner: str, seed: int) -> dict[str, Any]:
             table.to_parquet(f"{place}/{part}.parquet", index=False)
         given = {"learner": learner, "test": f"{place}/test.parquet", "seed": seed, "draws": DRAWS, **shortage.options}
         report = run(Job(f"{place}/train.parquet", shortage.target, out=f"{place}/run", generator=GENERATORS, trials=TRIALS, **given))
-        found = _losses(report.facts)
+        found = _losses(report)
         if len(spare):
             rich = run(Job(f"{place}/whole.parquet", shortage.target, out=f"{place}/rich", generator=("bootstrap",), trials=0, **given))
-            found["ceiling"] = found["base"] - _losses(rich.facts)["base"]
+            found["ceiling"] = found["base"] - _losses(rich)["base"]
         return {**found, "train": len(train), "verdict": report.verdict.kind}
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _losses(facts: dict[str, Any]) -> dict[str, Any]:
-    """Of the candidates that out-of-fold losses named; no test row chose."""
-    loss, verdict = {c["name"]: c["test_loss"] for c in facts["candidates"]}, facts["verdict"]
-    base, best = verdict["base"], verdict["best"] or verdict["base"]
-    return {"base": loss[base], "base_name": base, "best": loss[best], "best_name": best, "chosen": loss[verdict["chosen"]]}
+def _losses(report: Report) -> dict[str, Any]:
+    """Test losses of the candidates that out-of-fold losses named, and gains with the error of their paired test rows."""
+    with reopened(report.folder) as kept:
+        decision = kept.decision
+        scored = Scored(kept.table, decision, kept.out / "judge" / fingerprint(kept.judged_by), kept.bench.classes)
+        groups, mix, best = scored.test.group, scored.mix, decision.best or decision.base
+
+        def losses(pair: Pair) -> np.ndarray:
+            found = scored.test_losses(pair)
+            if found is None:
+                raise RuntimeError(f"{title(*pair)} has no test losses")
+            return found
+
+        def gained(pair: Pair) -> tuple[float, float]:
+            return paired(losses(decision.base), losses(pair), groups, mix)
+
+        base = estimate(losses(decision.base), groups, mix).mean
+        (gain, gain_se), (got, got_se) = gained(best), gained(decision.chosen)
+        found = {"base": float(base[0]), "base_name": title(*decision.base), "best_name": title(*best), "notices": report.facts["notices"]}
+        return found | {"gain": gain, "gain_se": gain_se, "got": got, "got_se": got_se}
 
 
 def line(name: str, learner: str) -> str | None:
-    """Means over seeds with standard errors."""
+    """Means over seeds; errors over them where there are several, else of the paired test rows."""
     stem = _stem(name, learner)
     cells = [json.loads(path.read_text()) for path in sorted(RUNS.glob(f"{stem}-*.json"))]
     if not cells:
         return None
-    gain = np.array([cell["base"] - cell["best"] for cell in cells])
-    got = np.array([cell["base"] - cell["chosen"] for cell in cells])
-    ceiling = np.array([cell["ceiling"] for cell in cells if "ceiling" in cell])
+    gain, got, ceiling = (np.array([cell[key] for cell in cells if key in cell]) for key in ("gain", "got", "ceiling"))
+    errors = [cells[0][key] if len(cells) == 1 else None for key in ("gain_se", "got_se")]
     kinds = [cell["verdict"] for cell in cells]
     said = ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
     lost = sum(kind == "augment" and g < 0 for kind, g in zip(kinds, gain, strict=True))
     base, most = float(np.mean([cell["base"] for cell in cells])), _shown(ceiling) if len(ceiling) else "-"
     best = max({cell["best_name"] for cell in cells}, key=[cell["best_name"] for cell in cells].count)
-    return f"| {name} | {learner} | {len(cells)} | {base:.3f} | {_shown(gain)} | {best} | {most} | {said} | {_shown(got)} | {lost} |"
+    shown = f"{base:.3f} | {_shown(gain, errors[0])} | {best} | {most} | {said} | {_shown(got, errors[1])}"
+    return f"| {name} | {learner} | {len(cells)} | {shown} | {lost} |"
 
 
-def _shown(values: np.ndarray) -> str:
-    error = f" +- {values.std(ddof=1) / np.sqrt(len(values)):.3f}" if len(values) > 1 else ""
-    return f"{values.mean():+.3f}{error}"
+def _shown(values: np.ndarray, error: float | None = None) -> str:
+    if len(values) > 1:
+        error = float(values.std(ddof=1) / np.sqrt(len(values)))
+    return f"{values.mean():+.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
 def _stem(name: str, learner: str) -> str:
@@ -191,7 +213,8 @@ def page() -> str:
         "every candidate has the offset and calibration; losses are balanced log losses on test rows that chose nothing.",
         "",
         "Gain: loss of the best candidate without synthesis minus that of the best with it, both by out-of-fold loss, mean over seeds "
-        "with its standard error. Ceiling: what the best without synthesis gains when the rows that were taken away come back. Verdict's "
+        "with its standard error (of one seed: that of its paired test rows). Ceiling: what the best without synthesis gains when the "
+        "rows that were taken away come back. Verdict's "
         "gain: of what the verdict says to do. Wrong: runs that said `augment` where it lost on test rows.",
         "",
         "| shortage | learner | seeds | best without | gain | best with (mostly) | ceiling | verdicts | verdict's gain | wrong |",
@@ -207,10 +230,11 @@ def main() -> None:
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--minutes", type=float, default=1e9)
     options.add_argument("--learner", action="append", choices=LEARNERS)
+    options.add_argument("--page", action="store_true")
     given = options.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + 60 * given.minutes
-    for seed in range(FIRST, FIRST + given.seeds):
+    for seed in range(FIRST, FIRST + (0 if given.page else given.seeds)):
         for learner in given.learner or LEARNERS:
             for name in SHORTAGES:
                 path = RUNS / f"{_stem(name, learner)}-{seed}.json"

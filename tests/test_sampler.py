@@ -99,7 +99,7 @@ def test_checks_of_imbalanced_learn_with_vtss(estimator: CoDSASampler, check: ob
 @pytest.mark.parametrize(
     ("strategy", "drawn"),
     [("auto", {1: 220}), ("minority", {1: 220}), (0.5, {1: 90}), ({1: 100}, {1: 60}), (lambda y: {0: 300, 1: 50}, {0: 40, 1: 10})],
-    ids=str,
+    ids=["auto", "minority", "ratio", "counts", "function"],
 )
 def test_imbalanced_learn_s_own_strategies_are_kept_exactly(strategy: object, drawn: dict[int, int]) -> None:
     X, y = rows()
