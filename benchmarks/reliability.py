@@ -103,7 +103,8 @@ def write_page(place: Path) -> None:
 
 `make chaos` on {date.today()}, {machine}: {len(faults)} faults ({kills} of them kills) in {runs} runs of {JOB}, at
 seeded random moments of every stage. After each fault the same command was given until it ended with code 0, and what it wrote was
-compared, byte for byte, with what an undisturbed run writes: `augmented/`, `verdict.json`, `correction.json`.
+compared, byte for byte, with what an undisturbed run writes: `augmented/`, `verdict.json`, `correction.json`. Faults are kept from
+one call of the target to the next: not all ran on the same state of the code, and each is compared with an undisturbed run of its own.
 
 {grid("fault", [(DONE[kind], kinds[kind]) for kind in DONE if kind in kinds])}
 | **all** | {" | ".join(counted(faults))} |

@@ -1,6 +1,7 @@
 """Fit: every generator on every fold and on all training rows, side by side as Ray tasks or spread by Ray Train; knows no method."""
 
 import os
+from collections.abc import Callable
 from collections.abc import Generator as Generated
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,13 +25,13 @@ from codsa_ray.plugins import as_fitted, identity, name_of
 from codsa_ray.record import Record, check_recorded, records_of
 from codsa_ray.rows import FINAL, Rows
 from codsa_ray.seeds import fingerprint
-from codsa_ray.stages.cluster import RETRIES, plain_error, room
+from codsa_ray.stages.cluster import BEFORE_IMPORT, RETRIES, plain_error, resources, room
 from codsa_ray.stages.source import Related, source_identity
 
 VERSION = 1
 CHECKPOINT = "checkpoint"
 SPREAD_ROWS = 20_000
-"""Of a fold. Fits on fewer take one GPU each, side by side: a trainer needs 6 seconds to start, and there is one at a time."""
+"""Of a fold. Fits on fewer take one GPU each, side by side: a trainer needs 6 seconds to start."""
 CURRENT = "current.json"
 LEAST_WAIT = 0.1  # seconds
 
@@ -242,28 +243,46 @@ def _run(
     if not waiting:
         return
     shared = ray.put((rows, partitions, source))
-    small = [fit for fit in waiting if not spread_out(job, fit, partitions[fit.fold])]
+    large = {fit.fit for fit in waiting if spread_out(job, fit, partitions[fit.fold])}
+    small = [fit for fit in waiting if fit.fit not in large]
+    # As many as there are workers: a fit uses one core, and more of them would only hold memory.
+    yield from _side_by_side(small, lambda: job.workers, lambda fit: _task(fit).remote(fit, shared), end)
+    spread = [fit for fit in waiting if fit.fit in large]
+    yield from _side_by_side(
+        spread, lambda: trainers(job), lambda fit: _trainer().remote(fit, shared, job, end - perf_counter()), end, True
+    )
+
+
+def _side_by_side(
+    waiting: list[FitJob], most: Callable[[], int], begin: Callable[[FitJob], Any], end: float, patient: bool = False
+) -> Generated[tuple[FitJob, str | None] | None, None, None]:
+    """See `_run`.
+
+    Args:
+        most: how many at a time; asked again each time that one has ended, for clusters grow.
+        begin: gives out one.
+        patient: each stops by itself at its next checkpoint after `end`: they are waited for.
+    """
+    import ray
+
     refs: dict[Any, FitJob] = {}
+    bound = inf if patient else end
     try:
-        while refs or small:
-            # As many as there are workers: a fit uses one core, and more of them would only hold memory.
-            while small and len(refs) < job.workers:
-                fit = small.pop(0)
-                refs[_task(fit).remote(fit, shared)] = fit
-            ready, _ = ray.wait(list(refs), num_returns=1, timeout=max(end - perf_counter(), LEAST_WAIT) if end < inf else None)
+        while refs or waiting:
+            while waiting and len(refs) < most():
+                fit, *waiting = waiting
+                refs[begin(fit)] = fit
+            ready, _ = ray.wait(list(refs), num_returns=1, timeout=max(bound - perf_counter(), LEAST_WAIT) if bound < inf else None)
             if not ready:
                 yield None
                 continue
             fit = refs.pop(ready[0])
             yield fit, _got(ready[0], fit)
     finally:
+        if refs and patient and perf_counter() >= end:
+            ray.wait(list(refs), num_returns=len(refs))
         for ref in refs:
             ray.cancel(ref, force=True)
-    for fit in waiting:
-        if spread_out(job, fit, partitions[fit.fold]):
-            from codsa_ray.stages.train import train_fit
-
-            yield fit, train_fit(fit, rows, partitions[fit.fold].of_generator(fit.share), source, job, end=end)
 
 
 def _got(ref: Any, fit: FitJob) -> str | None:
@@ -299,6 +318,26 @@ def _asked(job: Job, fit: FitJob, part: Partition) -> dict[str, Any]:
     if not spread_out(job, fit, part):
         return _resources(fit)
     return {"num_gpus": 1 if job.address else job.least_gpus or int(job.gpus)}
+
+
+def trainers(job: Job) -> int:
+    """Spread fits at a time: as many as the cluster's GPUs are enough for now, each with all of `job.gpus`."""
+    return max(1, int(resources().get("GPU", 0) // max(1, int(job.gpus))))
+
+
+def _trainer() -> Any:
+    import ray
+
+    # Ray Train wants the main thread of a process: each trainer has one of its own, which takes no core.
+    return ray.remote(num_cpus=0, max_retries=RETRIES, runtime_env={"env_vars": BEFORE_IMPORT})(_train_task)
+
+
+def _train_task(fit: FitJob, shared: tuple[Rows, dict[int, Partition], Related | None], job: Job, left: float) -> str | None:
+    from codsa_ray.stages.train import train_fit
+
+    rows, partitions, source = shared
+    # Seconds and not a moment: another machine's clock counts from another start.
+    return train_fit(fit, rows, partitions[fit.fold].of_generator(fit.share), source, job, end=perf_counter() + left)
 
 
 def _task(fit: FitJob) -> Any:

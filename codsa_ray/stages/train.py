@@ -30,6 +30,8 @@ Workers = int | tuple[int, int]
 """How many, or at least and at most: as many as there is room for, looked for again each time that some have to start."""
 FAILURES = 2
 CHECKPOINTS_KEPT = 2
+LOOKS = 60.0
+"""Seconds between two looks for room for more workers. Each time that there is, all of them start again from the last checkpoint."""
 UP = "--max-hours are over during fit; the same command goes on from here"
 
 
@@ -189,6 +191,7 @@ def train_fit(
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
+    from torch.distributed import is_nccl_available
 
     manifest, gpu, workers = fit.manifest, job.gpus > 0, workers or workers_of(job)
     # Ours, with its endpoint, times and retries: of an address Ray Train would make one of its own.
@@ -205,7 +208,7 @@ def train_fit(
             "gpu": gpu,
             "end": time.time() + end - time.perf_counter(),
         },
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if gpu and is_nccl_available() else "gloo"),
         scaling_config=_scaling(fit, gpu, workers),
         run_config=RunConfig(
             # One name a fit, under the run's own folder: building the same trainer again goes on from its last checkpoint.
@@ -232,6 +235,6 @@ def train_fit(
 def _scaling(fit: "FitJob", gpu: bool, workers: Workers) -> Any:
     from ray.train import ScalingConfig
 
-    needs, asked = fit.generator.needs, {"num_workers": workers}
+    needs, asked = fit.generator.needs, {"num_workers": workers, "elastic_resize_monitor_interval_s": LOOKS}
     each = {"CPU": 0.5, **({"GPU": 1} if gpu else {}), **({"memory": needs.memory} if needs.memory else {})}
     return ScalingConfig(use_gpu=gpu, resources_per_worker=each, accelerator_type=needs.accelerator, **asked)  # type: ignore[arg-type]
