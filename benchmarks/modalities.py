@@ -22,7 +22,7 @@ from benchmarks.modality import WAYS, Half, half_of
 
 PLACE = Path("runs/modalities")
 PAGE = Path("docs/benchmarks/modalities.md")
-HALVES = ("texts", "pictures")
+HALVES = ("texts", "pictures", "rows")
 LIMIT = 3600  # seconds of one cell
 
 
@@ -113,7 +113,7 @@ def page(seeds: int) -> str:
     """The whole page."""
     machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
     lines = [
-        "# Texts and pictures",
+        "# Texts, pictures, and rows that hold both",
         "",
         f"`make bench-modalities` on {date.today()}, {machine}. Whole passes on small samples, with test rows that no choice sees. "
         "Losses are balanced log losses over the groups, lower is better; a constant guess has log(classes). Of weights, bags and "

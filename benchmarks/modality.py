@@ -93,11 +93,21 @@ def measure(half: Half, name: str, learner: str, seed: int, place: Path) -> dict
         ways = judged(kept)
     facts = report.facts
     groups = {group["name"]: group["train"] for group in facts["groups"]}
-    told = {key: facts.get(key) or {} for key in half.quality}
+    told = {key: _told(facts.get(key)) for key in half.quality}
     verdict = {key: facts["verdict"][key] for key in ("kind", "chosen", "best", "gain")}
     return {
         **{"rows": len(train), "test": len(test), "groups": groups, "seconds": seconds, "stages": facts["stages"], "ways": ways},
         **{"verdict": verdict, "quality": told, "notices": facts["notices"]},
+    }
+
+
+def _told(found: Any) -> dict[str, Any]:
+    """A part of the report by measure; of one that has several pairs of sides their mean, by measure and side."""
+    if not isinstance(found, list):
+        return found or {}
+    sides = ("real", "drawn", "independent")
+    return {
+        f"{key}_{side}": float(np.mean([pair[side][key] for pair in found])) for side in sides for key in (found[0][side] if found else ())
     }
 
 
