@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
 
 test: $(READY) lint types
-	$(BIN)/python -m pytest -m "not slow and not cluster and not browser"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not cluster and not browser"
 
 test-all: $(READY) lint types
 	$(BIN)/python -m pytest

@@ -83,10 +83,14 @@ def test_hours_that_end_during_one_long_piece_of_work_end_it(ray: None, tmp_path
     settings = {"generator": ("bootstrap",), **slow[what]}
     job = runs.job(runs.written(tmp_path, runs.patients(120)), tmp_path / "run", trials=1, **settings)
     run_until(job, {"fit": "read", "trial": "synthesize"}[what])
-    started = time.perf_counter()
-    with pytest.raises(OutOfTime, match="the same command goes on"):
-        run(replace(job, max_hours=HOURS))
-    assert time.perf_counter() - started < LONG / 2
+    # A busy machine may take longer to start a worker than the first of these.
+    for hours in (HOURS, 3 * HOURS):
+        started = time.perf_counter()
+        with pytest.raises(OutOfTime, match="the same command goes on"):
+            run(replace(job, max_hours=hours))
+        if (tmp_path / "begun").exists():
+            break
+    assert time.perf_counter() - started < 3600 * hours + LONG / 2
     assert (tmp_path / "begun").exists()
     if what == "fit":
         assert list((tmp_path / "run" / "fit").glob(f"*/*/{CHECKPOINT}/last.json"))
