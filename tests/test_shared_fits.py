@@ -50,7 +50,7 @@ def test_fits_that_differ_in_it_are_the_same_bytes(kind: type[Generator]) -> Non
     assert found[0] == found[1]
 
 
-def test_a_run_fits_once_for_all_that_draw_from_it(tmp_path: Path) -> None:
+def test_a_run_fits_once_for_all_that_draw_from_it(here: None, tmp_path: Path) -> None:
     learned = "tabular_diffusion:steps=20,width=16,batch=32"
     generators = (f"{learned},evaluations=3", f"{learned},evaluations=5", f"{learned},evaluations=5,block=64")
     job = runs.job(runs.written(tmp_path, runs.patients()), tmp_path / "run", generator=generators, draws=1, trials=3)

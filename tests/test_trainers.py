@@ -1,5 +1,6 @@
 """Spread fits go side by side where the cluster's GPUs are enough for several trainers, and one grows with its cluster."""
 
+import os
 import time
 from math import inf
 from multiprocessing import get_context
@@ -12,6 +13,7 @@ from test_ray_train import CHECKPOINT, ROOM, STEPS, Watched
 
 from codsa_ray.errors import OutOfTime
 from codsa_ray.folder import Folder
+from codsa_ray.job import Job
 from codsa_ray.pipeline import prepare, silent
 from codsa_ray.rows import FINAL
 from codsa_ray.stages import fit as stage
@@ -23,6 +25,7 @@ import runs
 from clusters import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+HERE = str(Path(__file__).parent)  # workers import the doubles by name
 GPUS, EACH, FITS = 4, 2, 3
 """Of the machine (Ray is told so; torch has none), of one fit, and how many are waiting."""
 
@@ -48,6 +51,7 @@ def fit_them(place: Path, seconds: float, told: Any) -> None:
     """In a process of its own: what came of the fits, and how many were under way at a time."""
     import ray
 
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))
     ray.init(address="local", num_cpus=8, num_gpus=GPUS, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     connect()
     stage.SPREAD_ROWS = 1
@@ -55,7 +59,7 @@ def fit_them(place: Path, seconds: float, told: Any) -> None:
     rows, _, partitions = prepare(job, Folder(job.out), silent)
     assert trainers(job) == GPUS // EACH
     over, counted = Event(), []
-    watcher = Thread(target=lambda: counted.append(most_under_way(place, over)))
+    watcher = Thread(target=lambda: counted.append(most_under_way(place, over)), daemon=True)
     watcher.start()
     try:
         ended = stage._run(job, rows, partitions, fits_of(place), None, time.perf_counter() + seconds)
@@ -95,26 +99,30 @@ def test_trainers_whose_time_is_up_leave_their_checkpoints(tmp_path: Path) -> No
     assert not (tmp_path / "2" / "steps").exists(), "the third never began"
 
 
+def one_to_two(fit: FitJob, shared: Any, job: Job) -> str | None:
+    """Fits with one worker or two, whatever there is room for."""
+    trainer.LOOKS = 1.0
+    rows, part = shared
+    return trainer.train_fit(fit, rows, part, None, job, workers=(1, 2))
+
+
 def gain_a_node(place: Path) -> None:
     """In a process of its own: a fit on one node that has room for one worker; another node comes after the first checkpoint."""
     import ray
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 2, "memory": int(1.5 * ROOM), "object_store_memory": 100 * 2**20}
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (HERE, os.environ.get("PYTHONPATH"))))
+    node: dict[str, Any] = {"num_cpus": 2, "memory": int(1.5 * ROOM), "object_store_memory": 100 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:
         connect(cluster.address)
-        trainer.LOOKS = 1.0
         job = runs.job(runs.written(place, runs.patients()), place / "run", generator=(Watched(""),)).made()
         rows, _, partitions = prepare(job, Folder(job.out), silent)
         fit = FitJob(Watched(str(place), slow=0.25, memory=ROOM), FINAL, Folder(str(place / "fit" / "watched")), {"a": 1})
-
-        def grow() -> None:
-            wait_for(lambda: bool(list((place / "fit" / "watched" / "train" / "trainer").glob("checkpoint_*/state.json"))))
-            cluster.add_node(**node)
-
-        Thread(target=grow, daemon=True).start()
-        assert trainer.train_fit(fit, rows, partitions[FINAL], None, job, workers=(1, 2)) is None
+        ended = ray.remote(num_cpus=0)(one_to_two).remote(fit, ray.put((rows, partitions[FINAL])), job)
+        wait_for(lambda: bool(list((place / "fit" / "watched" / "train" / "trainer").glob("checkpoint_*/state.json"))))
+        cluster.add_node(**node)
+        assert ray.get(ended) is None
     finally:
         ray.shutdown()
         cluster.shutdown()

@@ -279,9 +279,9 @@ def _side_by_side(
             fit = refs.pop(ready[0])
             yield fit, _got(ready[0], fit)
     finally:
-        if refs and patient and perf_counter() >= end:
-            ray.wait(list(refs), num_returns=len(refs))
-        for ref in refs:
+        late = None if patient and perf_counter() >= end else 0
+        # Ray ends this process where it is to cancel what has just ended.
+        for ref in ray.wait(list(refs), num_returns=len(refs), timeout=late)[1] if refs else ():
             ray.cancel(ref, force=True)
 
 

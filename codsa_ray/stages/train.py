@@ -83,10 +83,12 @@ class TrainWorker:
 
     def prepare(self, module: Any, make_optimizer: Any) -> tuple[Any, Any]:
         """Places and wraps the module (DistributedDataParallel when there are several workers); one that is cut lies where it should."""
+        import torch
         from ray.train.torch import prepare_model
 
         if not any(map(is_shard, module.parameters())):
-            module = prepare_model(module)
+            # Ray may know of GPUs that torch cannot use.
+            module = prepare_model(module, move_to_device=torch.device("cpu") if self.device == "cpu" else True)
         return module, make_optimizer(module.parameters())
 
     def save(self, step: int, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
