@@ -47,7 +47,6 @@ from codsa_ray.nn.schedules import karras
 from codsa_ray.nn.solvers import dpm_2m, start
 from codsa_ray.nn.table_codec import TableCodec
 from codsa_ray.nn.train import Training, train
-from codsa_ray.regions import Regions
 from codsa_ray.seeds import seed_of
 
 SIGMA_LOW, SIGMA_HIGH = 0.05, 10.0
@@ -113,16 +112,16 @@ class TabularDiffusion:
         Raises:
             SettingError: the columns are not what `continuous` asks for, or no row of the source lies in a region.
         """
-        learned, held = (part.sort_by(REGION) for part in data.split(self.held_out, cap=self.rows))
+        learned, held = data.split_by_region(self.held_out, self.rows)
         fixed = data.regions.constant_columns
         columns = tuple(column for column in data.schema.columns if column.name not in fixed)
         codec = TableCodec.of(columns, pa.concat_tables([learned, held]))
         self._check(codec)
-        factors, levels = _factors(data.regions)
+        factors, levels = data.regions.conditions
         network = self._network(codec.layout.width, levels, seed_of(data.seed, "network"))
         rows = LatentRows.natural(*_latents(learned, codec), data.regions)
         network.leave.bias.data += log_priors(rows.latents, codec.layout)
-        loss = DenoisingLoss(codec.layout, rows, factors, _fast_dtype(worker.device), self.batch, worker)
+        loss = DenoisingLoss(codec.layout, rows, torch.from_numpy(factors), _fast_dtype(worker.device), self.batch, worker)
         score = loss.score(LatentRows.needed(*_latents(held, codec), data.regions), seed_of(data.seed, "held out")) if len(held) else None
         training, taught = Training(self.steps if codec.layout.width else 0, self.rate, checkpoint=self.checkpoint), None
         if data.source is not None and self.pretrain and training.steps:
@@ -152,7 +151,7 @@ class TabularDiffusion:
 
     def _taught(self, source: FitData, codec: TableCodec, loss: DenoisingLoss) -> Taught:
         """What its rows teach, by columns that the target's codec finds values in."""
-        learned, held = (part.sort_by(REGION) for part in source.split(self.held_out, cap=self.rows))
+        learned, held = source.split_by_region(self.held_out, self.rows)
         if not len(learned):
             raise SettingError("rows of the source that lie in a group", "none", "name its columns and classes as in DATA, or pretrain=0")
         known = codec.known(learned)
@@ -248,12 +247,6 @@ def _latents(table: pa.Table, codec: TableCodec) -> tuple[np.ndarray, np.ndarray
 def _unentered(known: np.ndarray, network: nn.Module) -> None:
     """A column that the source does not have starts at nothing: tuning begins with the network as the source left it."""
     network.get_parameter("enter.weight").data[:, torch.from_numpy(~known.any(axis=0))] = 0.0
-
-
-def _factors(regions: Regions) -> tuple[Tensor, list[int]]:
-    """(K, F) int64 levels per region, the region itself last, and how many levels each factor has."""
-    rows = [(*region.factors, index) for index, region in enumerate(regions.items)]
-    return torch.tensor(rows, dtype=torch.int64), [*regions.levels, len(regions)]
 
 
 def _fast_dtype(device: str) -> torch.dtype:
