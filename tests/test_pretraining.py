@@ -1,6 +1,6 @@
 """Pretraining of pictures and texts: a source teaches what few rows cannot show, and a fit that died ends alike."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -20,6 +20,7 @@ from codsa_ray.nn.picture_loss import PictureLoss, PictureRows
 from codsa_ray.picture import encoded
 from codsa_ray.schema import Column
 
+from failing import Died, Mortal
 from tables import LocalWorker, digest, with_regions
 
 PICTURES = ImageDiffusion(width=16, steps=30, pretrain=60, batch=48, rate=4e-3, held_out=0.2, evaluations=8, guidance=1.0, block=60)
@@ -115,28 +116,15 @@ def test_a_source_that_teaches_nothing_changes_no_byte(kind: str) -> None:
     assert not replace(settings, pretrain=0).needs.source
 
 
-@dataclass
-class Mortal(LocalWorker):
-    """Dies at its `left`-th checkpoint, when that is written."""
-
-    left: int = 0
-
-    def save(self, step: int, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-        super().save(step, arrays, meta)
-        self.left -= 1
-        if self.left == 0:
-            raise RuntimeError("died")
-
-
-@pytest.mark.parametrize("checkpoint", [1, 3])
+@pytest.mark.parametrize("step", [10, 40])
 @pytest.mark.parametrize("kind", CASES)
-def test_a_fit_that_died_in_either_phase_ends_with_the_bytes_of_one_that_did_not(kind: str, checkpoint: int, tmp_path: Path) -> None:
-    """Two checkpoints in each."""
+def test_a_fit_that_died_in_either_phase_ends_with_the_bytes_of_one_that_did_not(kind: str, step: int, tmp_path: Path) -> None:
+    """Of 30 steps each, with two checkpoints: at the first of either."""
     settings, few, many, _ = CASES[kind]
     settings, data = replace(settings, steps=30, pretrain=30, checkpoint=10), of(few, many)
     settings.fit(data, LocalWorker(Folder(str(tmp_path / "whole"))))
-    with pytest.raises(RuntimeError, match="died"):
-        settings.fit(data, Mortal(Folder(str(tmp_path / "died")), left=checkpoint))
+    with pytest.raises(Died):
+        settings.fit(data, Mortal(Folder(str(tmp_path / "died")), dies_saved=step))
     settings.fit(data, LocalWorker(Folder(str(tmp_path / "died"))))
     names = {path.name for path in (tmp_path / "whole").iterdir() if path.is_file()}
     assert names
