@@ -78,7 +78,7 @@ def test_of_a_spread_fit_the_rank_that_did_not_wait_says_why(tmp_path: Path) -> 
     class Failed(Exception):
         worker_failures: dict[int, Exception]
 
-    fit = FitJob(Broken("fit"), FINAL, Folder(str(tmp_path)), {})
+    fit = FitJob(Broken("fit"), FINAL, Folder(str(tmp_path)), "")
     lost = DistBackendError("NCCL error")
     assert _reason(Failed({0: lost, 1: ValueError("no such row")}), fit) == "ValueError: no such row"
     with pytest.raises(MachineError, match="out of memory"):
