@@ -16,7 +16,9 @@ from codsa_ray.folder import Folder
 from codsa_ray.generators.image_diffusion import ImageDiffusion
 from codsa_ray.generators.text_lm import TextLm
 from codsa_ray.nn.line_loss import LineLoss, plain
+from codsa_ray.nn.lines import Lines
 from codsa_ray.nn.picture_loss import PictureLoss, PictureRows
+from codsa_ray.nn.row_sequences import RowSequences
 from codsa_ray.picture import encoded
 from codsa_ray.schema import Column
 
@@ -114,6 +116,24 @@ def test_a_source_that_teaches_nothing_changes_no_byte(kind: str) -> None:
     assert set(empty.notice) - set(alone.notice) == {"the source taught nothing: no row of it lies in a group and has what is drawn"}
     assert settings.needs.source
     assert not replace(settings, pretrain=0).needs.source
+
+
+def test_where_the_region_fixes_all_columns_no_row_of_a_source_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, asked = RowSequences.told, []
+
+    def telling(self: RowSequences, table: pa.Table, foreign: bool = False) -> Lines:
+        asked.append(foreign)
+        return told(self, table, foreign)
+
+    monkeypatch.setattr(RowSequences, "told", telling)
+    rows, schema, regions = with_regions(pa.table({"text": ["no", "yes"] * 20, "label": ["a", "b"] * 20}), "label", ("label", "text"))
+    texts = tuple(Column("text", "text", "string") if column.name == "text" else column for column in schema.columns)
+    alone = FitData.of(rows, replace(schema, columns=texts), regions, 1)
+    fitted = fit(TEXTS, replace(alone, source=alone))
+    assert fitted.before is None
+    assert fitted.block(1, 0).shape == (TEXTS.block, 0)
+    assert asked
+    assert not any(asked)
 
 
 @pytest.mark.parametrize("step", [10, 40])
