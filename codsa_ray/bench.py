@@ -1,5 +1,6 @@
 """Bench: encoded folds and pools, memory-mapped, from which every candidate is trained and scored; knows no cluster and draws nothing."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -105,6 +106,10 @@ class Bench:
     def training(self, fold: int, share: float = 1.0) -> Real:
         """Encoded training rows of the fold that are left to the learner; the encoding is learned on all of them."""
         return self._once(("training", fold, share), lambda: self._training(fold, share))
+
+    def digests(self, fold: int, share: float = 1.0) -> list[bytes]:
+        """Of the encoded rows of `training`, by which copies of them are found."""
+        return self._once(("digests", fold, share), lambda: digests_of(self.training(fold, share).X))
 
     def held_out(self, fold: int) -> Real:
         """Encoded held-out rows of the fold; for the final fold, the test rows."""
@@ -245,6 +250,11 @@ class Bench:
     def _encoding(self) -> str:
         depends = [repr(self.learner), self.rows.to_json(), self.cap, *([self.domains] if self.domains else [])]
         return self._once("encoding", lambda: fingerprint(depends))
+
+
+def digests_of(X: np.ndarray) -> list[bytes]:
+    """Of each encoded row; equal rows of one encoding have equal ones."""
+    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in X]
 
 
 def keys_of(table: pa.Table) -> np.ndarray:

@@ -31,32 +31,22 @@ class Manifest:
 
     Args:
         folder: what the stage writes.
-        depends: JSON value of everything the result depends on: inputs by hash, settings, the stage's own version.
+        fingerprint: of everything the result depends on: inputs by hash, settings, the stage's own version.
     """
 
     folder: Folder
-    depends: Any
+    fingerprint: str
     started: float = field(default_factory=time.perf_counter, compare=False)
 
-    @property
-    def fingerprint(self) -> str:
-        """16 hex digits of `depends`."""
-        return fingerprint(self.depends)
+    @staticmethod
+    def of(folder: Folder, depends: Any) -> "Manifest":
+        """By the JSON value of everything the result depends on."""
+        return Manifest(folder, fingerprint(depends))
 
     def read(self) -> dict[str, Any] | None:
         """What the finished stage stored, or None when it has to run (again)."""
-        stored = self.stored()
-        return stored if stored and stored.get("fingerprint") == self.fingerprint else None
-
-    def stored(self) -> dict[str, Any] | None:
-        """What a finished stage stored, whatever that depended on. A mark that cannot be read vouches for nothing."""
-        if not self.folder.exists(MANIFEST):
-            return None
-        try:
-            stored = self.folder.read_json(MANIFEST)
-        except ValueError:
-            return None
-        return stored if isinstance(stored, dict) else None
+        stored = stored_in(self.folder)
+        return stored if stored.get("fingerprint") == self.fingerprint else None
 
     def clear(self) -> None:
         """Takes the mark away: call it before anything the stage wrote is deleted, so that no kill leaves a mark on half of it."""
@@ -67,6 +57,17 @@ class Manifest:
         stored = {"fingerprint": self.fingerprint, "seconds": round(time.perf_counter() - self.started, 3), **facts}
         self.folder.write_json(MANIFEST, stored)
         return stored
+
+
+def stored_in(folder: Folder) -> dict[str, Any]:
+    """What a finished stage stored, whatever that depended on. A mark that is not there or cannot be read vouches for nothing."""
+    if not folder.exists(MANIFEST):
+        return {}
+    try:
+        stored = folder.read_json(MANIFEST)
+    except ValueError:
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 @contextmanager

@@ -76,6 +76,12 @@ class Regions:
         return np.bincount(self.groups, weights=self.counts, minlength=len(self.mix)).astype(np.int64)
 
     @property
+    def conditions(self) -> tuple[np.ndarray, list[int]]:
+        """(K, F) int64 levels of each region's factors, the region itself last, and how many levels each of them has."""
+        rows = [(*region.factors, index) for index, region in enumerate(self.items)]
+        return np.array(rows, dtype=np.int64), [*self.levels, len(self)]
+
+    @property
     def constant_columns(self) -> tuple[str, ...]:
         """Columns whose value the region fixes; generators draw the others."""
         return tuple(dict(self.items[0].constants)) if self.items else ()

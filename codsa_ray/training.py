@@ -49,7 +49,7 @@ def train_run(run_folder: str, address: str | None = None, workers: int = 1, pro
         learner = _learner(kept, shipped)
         place, applied = kept.out / "model", (kept.out / "apply").read_json(MANIFEST)
         depends = [VERSION, applied["fingerprint"], kept.out.read_json("correction.json"), identity(learner), kept.job.seed, workers]
-        manifest = Manifest(place, depends)
+        manifest = Manifest.of(place, depends)
         if stored := manifest.read():
             return stored["facts"]
         manifest.clear()

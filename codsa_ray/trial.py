@@ -1,13 +1,12 @@
 """Trial: one candidate trained on one fold and scored on its held-out rows, corrected by its own training weights; draws nothing."""
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from codsa_ray.bench import Bench, Real
+from codsa_ray.bench import Bench, Real, digests_of
 from codsa_ray.bias import bias_corrected, smote
 from codsa_ray.candidates import Candidate
 from codsa_ray.correct import average, merge_cells, offset_scores
@@ -148,16 +147,19 @@ def _resampled(mix: Mix, rng: np.random.Generator, once: bool) -> Mix:
     return Mix(mix.X[index], mix.y[index], mix.weight[index] * times, mix.group[index])
 
 
-def each_once(mix: Mix, real: int) -> Mix:
-    """Drawn rows (those from `real` on) that equal an earlier row weigh there instead of coming again; real rows stay as many as they are.
+def each_once(mix: Mix, real: Sequence[bytes]) -> Mix:
+    """Drawn rows that equal an earlier row weigh there instead of coming again; real rows stay as many as they are.
 
     As in bags: a copy would be taught where the learner holds the other one out, and synthesis would look better than it is.
+
+    Args:
+        real: digests of the real rows, which come first.
     """
     first: dict[tuple[bytes, Any, int], int] = {}
-    place = np.arange(len(mix.y))
-    for index, (row, y, group) in enumerate(zip(mix.X, mix.y.tolist(), mix.group.tolist(), strict=True)):
-        at = first.setdefault((hashlib.blake2b(row.tobytes(), digest_size=16).digest(), y, group), index)
-        place[index] = index if index < real else at
+    place, digests = np.arange(len(mix.y)), [*real, *digests_of(mix.X[len(real) :])]
+    for index, key in enumerate(zip(digests, mix.y.tolist(), mix.group.tolist(), strict=True)):
+        at = first.setdefault(key, index)
+        place[index] = index if index < len(real) else at
     weight = np.bincount(place, mix.weight, len(place))
     return _take(replace(mix, weight=weight), np.flatnonzero(place == np.arange(len(place))))
 
@@ -194,7 +196,7 @@ def _fit(bench: Bench, candidate: Candidate, fold: int, index: int, mix: Mix, he
         raise CandidateError(f"{candidate.name}: wanted a learner that takes negative weights; got one that does not; take logistic or mlp")
     outputs = _outputs(bench, candidate)
     if candidate.kind == "synthetic" and learner.needs.holds_out:
-        mix = each_once(mix, len(bench.training(fold, candidate.share).y))
+        mix = each_once(mix, bench.digests(fold, candidate.share))
     offset = None
     if candidate.kind == "loss":
         totals = np.bincount(mix.y, weights=mix.weight, minlength=outputs)

@@ -4,9 +4,8 @@ import json
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,12 +13,8 @@ import xgboost
 from torch.distributed import DistBackendError
 
 from codsa_ray.blame import why
-from codsa_ray.contracts import Encoder, Needs, Predictor, Worker
 from codsa_ray.errors import CandidateError, MachineError, SettingError
-from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
-from codsa_ray.generators.bootstrap import Bootstrap, FittedBootstrap
-from codsa_ray.learners.logistic import Logistic
 from codsa_ray.outcomes import FACTS, TRUTH
 from codsa_ray.pipeline import Report, run
 from codsa_ray.rows import FINAL
@@ -27,7 +22,7 @@ from codsa_ray.stages.fit import CHECKPOINT, FitJob
 from codsa_ray.stages.train import _reason
 
 import runs
-from failing import Broken
+from failing import MEMORY, Broken, LackingCopies, LackingLogistic
 
 
 def too_much() -> RuntimeError:
@@ -83,79 +78,11 @@ def test_of_a_spread_fit_the_rank_that_did_not_wait_says_why(tmp_path: Path) -> 
     class Failed(Exception):
         worker_failures: dict[int, Exception]
 
-    fit = FitJob(Broken("fit"), FINAL, Folder(str(tmp_path)), {})
+    fit = FitJob(Broken("fit"), FINAL, Folder(str(tmp_path)), "")
     lost = DistBackendError("NCCL error")
     assert _reason(Failed({0: lost, 1: ValueError("no such row")}), fit) == "ValueError: no such row"
     with pytest.raises(MachineError, match="out of memory"):
         _reason(Failed({0: lost, 1: torch.OutOfMemoryError("CUDA out of memory")}), fit)
-
-
-def short_of_memory(place: str) -> None:
-    """Fails until the machine is mended."""
-    if not (Path(place) / "mended").exists():
-        torch.empty(1 << 60, dtype=torch.uint8)
-
-
-@dataclass(frozen=True)
-class Hungry:
-    """Copies rows where there is memory, which `at` fit or draw there is not."""
-
-    at: str
-    place: str
-
-    @property
-    def needs(self) -> Needs:
-        return Bootstrap().needs
-
-    def fit(self, data: FitData, worker: Worker) -> None:
-        worker.save(1, {"w": np.ones(2)}, {})
-        if self.at == "fit":
-            short_of_memory(self.place)
-        Bootstrap().fit(data, worker)
-
-    def load(self, folder: Folder) -> "Drawing":
-        return Drawing(self, Bootstrap().load(folder))
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls("fit", "")
-
-
-@dataclass(frozen=True)
-class Drawing:
-    settings: Hungry
-    inner: FittedBootstrap
-
-    def block(self, region: int, seed: int) -> Any:
-        if self.settings.at == "draw":
-            short_of_memory(self.settings.place)
-        return self.inner.block(region, seed)
-
-
-@dataclass(frozen=True)
-class HungryLearner:
-    """A logistic regression where there is memory."""
-
-    place: str
-
-    @property
-    def needs(self) -> Needs:
-        return Logistic().needs
-
-    def variants(self) -> tuple[Self, ...]:
-        return (self,)
-
-    def encoder(self, train: Any, schema: Any) -> Encoder:
-        return Logistic().encoder(train, schema)
-
-    def fit(self, X: Any, y: Any, weight: Any, *, classes: int, seed: int, offset: Any = None) -> Predictor:
-        if len(np.unique(weight)) > 1:
-            short_of_memory(self.place)
-        return Logistic().fit(X, y, weight, classes=classes, seed=seed, offset=offset)
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls("")
 
 
 def ended(report: Report) -> dict[str, bytes]:
@@ -166,13 +93,13 @@ def ended(report: Report) -> dict[str, bytes]:
 def test_a_run_that_the_machine_failed_goes_on_to_the_same_rows(here: None, tmp_path: Path, at: str) -> None:
     place, data = tmp_path / "machine", runs.written(tmp_path, runs.patients())
     place.mkdir()
-    settings: dict[str, Any] = {"generator": ("bootstrap", Hungry(at, str(place))), "trials": 2}
+    settings: dict[str, Any] = {"generator": ("bootstrap", LackingCopies(MEMORY, str(place), at)), "trials": 2}
     if at == "learner":
-        settings["learner"] = HungryLearner(str(place))
+        settings["learner"] = LackingLogistic(MEMORY, str(place), weighted=True)
     with pytest.raises(MachineError, match="allocate memory"):
         run(runs.job(data, tmp_path / "run", **settings))
     if at == "fit":
-        assert list(Path(tmp_path, "run", "fit").glob(f"hungry-*/*/{CHECKPOINT}")), "checkpoints are kept"
+        assert list(Path(tmp_path, "run", "fit").glob(f"lacking_copies-*/*/{CHECKPOINT}")), "checkpoints are kept"
     (place / "mended").touch()
     disturbed, whole = run(runs.job(data, tmp_path / "run", **settings)), run(runs.job(data, tmp_path / "whole", **settings))
     assert not any(candidate["failed"] for candidate in disturbed.facts["candidates"])
@@ -181,8 +108,9 @@ def test_a_run_that_the_machine_failed_goes_on_to_the_same_rows(here: None, tmp_
 
 def test_a_trial_elsewhere_that_the_machine_failed_ends_the_run_and_stores_nothing(ray: None, tmp_path: Path) -> None:
     data = runs.written(tmp_path, runs.patients())
+    learner = LackingLogistic(MEMORY, str(tmp_path), weighted=True)
     with pytest.raises(MachineError, match="allocate memory"):
-        run(runs.job(data, tmp_path / "run", generator=("bootstrap",), learner=HungryLearner(str(tmp_path)), trials=1))
+        run(runs.job(data, tmp_path / "run", generator=("bootstrap",), learner=learner, trials=1))
     facts = [pq.read_schema(path).metadata[FACTS] for path in Path(tmp_path, "run", "search").glob("*/*.parquet") if path.name != TRUTH]
     assert facts
     assert not any(json.loads(fact)["failed"] for fact in facts)

@@ -1,6 +1,6 @@
 """Image diffusion: pictures follow region and columns, come back from how a network sees them, and are learned as often as asked."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from codsa_ray.nn.pictures import Frame
 from codsa_ray.picture import decoded, encoded
 
 import runs
+from failing import Died, Mortal
 from scans import CLASSES, digits, fit, pixels_of, scans
 from tables import LocalWorker, mixed_table, pictured, with_regions
 
@@ -107,23 +108,12 @@ def test_columns_beside_are_real_rows_and_the_report_is_told() -> None:
     assert drawn_from().notice == ("inverted beside the drawn pictures are those of training rows",)
 
 
-class Died(RuntimeError):
-    pass
-
-
-@dataclass
-class Mortal(LocalWorker):
-    def report(self, step: int, metrics: dict[str, float]) -> None:
-        if step == 100:
-            raise Died
-
-
 def test_a_fit_that_died_ends_with_the_bytes_of_one_that_did_not(tmp_path: Path) -> None:
     data = FitData.of(*scans(), 3)
     small = replace(ImageDiffusion.tiny(), steps=104, batch=8, checkpoint=40)
     small.fit(data, LocalWorker(Folder(str(tmp_path / "whole"))))
     with pytest.raises(Died):
-        small.fit(data, Mortal(Folder(str(tmp_path / "died"))))
+        small.fit(data, Mortal(Folder(str(tmp_path / "died")), dies_at=100))
     small.fit(data, LocalWorker(Folder(str(tmp_path / "died"))))
     for name in ("network.safetensors", "pictures.json", "rows.parquet"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "died" / name).read_bytes()

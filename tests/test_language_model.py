@@ -1,7 +1,7 @@
 """The language model generator: whatever its weights are every row parses, fits go on where they died, bases are left as they were."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -25,6 +25,7 @@ from codsa_ray.regions import Regions
 from codsa_ray.schema import Schema
 
 from bases import base, small_gpt2
+from failing import Died, Mortal
 from tables import LocalWorker, digest, half_rare, mixed_table, schema_of, with_regions
 
 Data = tuple[pa.Table, Schema, Regions]
@@ -178,17 +179,6 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, object]) -> Non
         LanguageModel(**settings)  # type: ignore[arg-type]
 
 
-class Died(RuntimeError):
-    pass
-
-
-@dataclass
-class Mortal(LocalWorker):
-    def report(self, step: int, metrics: dict[str, float]) -> None:
-        if step == 25:
-            raise Died
-
-
 @pytest.mark.parametrize("adapters", [False, True])
 def test_a_fit_that_died_ends_with_the_bytes_of_one_that_did_not(tmp_path: Path, adapters: bool) -> None:
     data = FitData.of(*mixed_table(150), 3)
@@ -196,7 +186,7 @@ def test_a_fit_that_died_ends_with_the_bytes_of_one_that_did_not(tmp_path: Path,
     settings = replace(settings, base=base(), batch=1, held_out=0.0) if adapters else settings
     settings.fit(data, LocalWorker(Folder(str(tmp_path / "whole"))))
     with pytest.raises(Died):
-        settings.fit(data, Mortal(Folder(str(tmp_path / "died"))))
+        settings.fit(data, Mortal(Folder(str(tmp_path / "died")), dies_at=25))
     settings.fit(data, LocalWorker(Folder(str(tmp_path / "died"))))
     for name in ("model.safetensors", "rows.json", "starts.parquet"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "died" / name).read_bytes()

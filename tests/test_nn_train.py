@@ -1,6 +1,6 @@
 """The training loop: resumed, stopped and averaged as it says."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,10 @@ from codsa_ray.nn import train as loop
 from codsa_ray.nn.here import train_here
 from codsa_ray.nn.train import Score, Trained, Training, train
 
+from failing import Died, Mortal
 from tables import LocalWorker
 
 SETTINGS = Training(steps=60, rate=0.05, warmup=5, every=10, patience=100, checkpoint=20)
-
-
-class Died(RuntimeError):
-    pass
-
-
-@dataclass
-class Mortal(LocalWorker):
-    """Raises at one report, or when it has saved at a step, as a worker that dies."""
-
-    dies_at: int = 0
-    dies_saved: int = 0
-    saved: list[int] = field(default_factory=list)
-
-    def report(self, step: int, metrics: dict[str, float]) -> None:
-        super().report(step, metrics)
-        if step == self.dies_at:
-            raise Died
-
-    def save(self, step: int, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-        super().save(step, arrays, meta)
-        self.saved.append(step)
-        if step == self.dies_saved:
-            raise Died
 
 
 def network() -> nn.Module:

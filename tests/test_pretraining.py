@@ -1,6 +1,6 @@
 """Pretraining of pictures and texts: a source teaches what few rows cannot show, and a fit that died ends alike."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -16,10 +16,13 @@ from codsa_ray.folder import Folder
 from codsa_ray.generators.image_diffusion import ImageDiffusion
 from codsa_ray.generators.text_lm import TextLm
 from codsa_ray.nn.line_loss import LineLoss, plain
+from codsa_ray.nn.lines import Lines
 from codsa_ray.nn.picture_loss import PictureLoss, PictureRows
+from codsa_ray.nn.row_sequences import RowSequences
 from codsa_ray.picture import encoded
 from codsa_ray.schema import Column
 
+from failing import Died, Mortal
 from tables import LocalWorker, digest, with_regions
 
 PICTURES = ImageDiffusion(width=16, steps=30, pretrain=60, batch=48, rate=4e-3, held_out=0.2, evaluations=8, guidance=1.0, block=60)
@@ -86,14 +89,14 @@ def unseen_texts(fitted: Any) -> float:
 
 @pytest.mark.parametrize("kind", ["pictures", "texts"])
 def test_what_few_rows_do_not_show_is_expected_after_a_source(kind: str) -> None:
-    """As many steps without it bring less."""
+    """As many steps without it bring less: on three seeds what is unseen costs .62 to .65 of that (pictures), .45 to .47 (texts)."""
     if kind == "pictures":
-        settings, few, many, cost = PICTURES, scans(0, 4), scans(20, 120), unseen_pictures
+        settings, few, many, cost = PICTURES, scans(0, 1), scans(20, 120), unseen_pictures
     else:
         settings, few, many, cost = TEXTS, sayings(12, 0), sayings(400, 1), unseen_texts
     alone = fit(replace(settings, steps=settings.steps + settings.pretrain), of(few, None))
     fitted = fit(settings, of(few, many))
-    assert cost(fitted) < 0.95 * cost(alone)
+    assert cost(fitted) < 0.75 * cost(alone)
     assert f"pretrained on {len(many)} rows of the source" in fitted.notice
 
 
@@ -115,28 +118,33 @@ def test_a_source_that_teaches_nothing_changes_no_byte(kind: str) -> None:
     assert not replace(settings, pretrain=0).needs.source
 
 
-@dataclass
-class Mortal(LocalWorker):
-    """Dies at its `left`-th checkpoint, when that is written."""
+def test_where_the_region_fixes_all_columns_no_row_of_a_source_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told, asked = RowSequences.told, []
 
-    left: int = 0
+    def telling(self: RowSequences, table: pa.Table, foreign: bool = False) -> Lines:
+        asked.append(foreign)
+        return told(self, table, foreign)
 
-    def save(self, step: int, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-        super().save(step, arrays, meta)
-        self.left -= 1
-        if self.left == 0:
-            raise RuntimeError("died")
+    monkeypatch.setattr(RowSequences, "told", telling)
+    rows, schema, regions = with_regions(pa.table({"text": ["no", "yes"] * 20, "label": ["a", "b"] * 20}), "label", ("label", "text"))
+    texts = tuple(Column("text", "text", "string") if column.name == "text" else column for column in schema.columns)
+    alone = FitData.of(rows, replace(schema, columns=texts), regions, 1)
+    fitted = fit(TEXTS, replace(alone, source=alone))
+    assert fitted.before is None
+    assert fitted.block(1, 0).shape == (TEXTS.block, 0)
+    assert asked
+    assert not any(asked)
 
 
-@pytest.mark.parametrize("checkpoint", [1, 3])
+@pytest.mark.parametrize("step", [10, 40])
 @pytest.mark.parametrize("kind", CASES)
-def test_a_fit_that_died_in_either_phase_ends_with_the_bytes_of_one_that_did_not(kind: str, checkpoint: int, tmp_path: Path) -> None:
-    """Two checkpoints in each."""
+def test_a_fit_that_died_in_either_phase_ends_with_the_bytes_of_one_that_did_not(kind: str, step: int, tmp_path: Path) -> None:
+    """Of 30 steps each, with two checkpoints: at the first of either."""
     settings, few, many, _ = CASES[kind]
     settings, data = replace(settings, steps=30, pretrain=30, checkpoint=10), of(few, many)
     settings.fit(data, LocalWorker(Folder(str(tmp_path / "whole"))))
-    with pytest.raises(RuntimeError, match="died"):
-        settings.fit(data, Mortal(Folder(str(tmp_path / "died")), left=checkpoint))
+    with pytest.raises(Died):
+        settings.fit(data, Mortal(Folder(str(tmp_path / "died")), dies_saved=step))
     settings.fit(data, LocalWorker(Folder(str(tmp_path / "died"))))
     names = {path.name for path in (tmp_path / "whole").iterdir() if path.is_file()}
     assert names

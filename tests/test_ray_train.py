@@ -112,7 +112,7 @@ def prepared(ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, 
 
 def spread(prepared: tuple[Job, Rows, Partition], place: Path) -> FitJob:
     job, rows, part = prepared
-    fit = FitJob(TabularDiffusion.tiny(), FINAL, Folder(str(place / "fit" / "tiny")), {"a": 1})
+    fit = FitJob(TabularDiffusion.tiny(), FINAL, Folder(str(place / "fit" / "tiny")), "a")
     assert train_fit(fit, rows, part, None, job, workers=WORKERS) is None
     return fit
 
@@ -159,7 +159,7 @@ def test_two_workers_fit_the_same_twice(fitted: FitJob, prepared: tuple[Job, Row
 @pytest.mark.slow
 def test_a_spread_fit_that_breaks_says_why(prepared: tuple[Job, Rows, Partition], tmp_path: Path) -> None:
     job, rows, part = prepared
-    fit = FitJob(Broken("fit"), FINAL, Folder(str(tmp_path / "fit" / "broken")), {})
+    fit = FitJob(Broken("fit"), FINAL, Folder(str(tmp_path / "fit" / "broken")), "")
     reason = train_fit(fit, rows, part, None, job, workers=WORKERS)
     assert reason is not None
     assert reason == "RuntimeError: the fit broke"
@@ -168,7 +168,7 @@ def test_a_spread_fit_that_breaks_says_why(prepared: tuple[Job, Rows, Partition]
 
 def watched(prepared: tuple[Job, Rows, Partition], place: Path, **settings: Any) -> FitJob:
     place.mkdir()
-    return FitJob(Watched(str(place), **settings), FINAL, Folder(str(place / "fit" / "watched")), {"a": 1})
+    return FitJob(Watched(str(place), **settings), FINAL, Folder(str(place / "fit" / "watched")), "a")
 
 
 def steps(fit: FitJob) -> list[tuple[int, int, int]]:
@@ -283,7 +283,7 @@ def test_a_node_that_is_lost_leaves_its_fit_to_the_workers_there_are(
 def test_a_language_model_cut_over_two_workers_is_as_good_as_one_worker_s(prepared: tuple[Job, Rows, Partition], tmp_path: Path) -> None:
     job, rows, part = prepared
     generator = replace(LanguageModel.tiny(), steps=50, checkpoint=20, sharded=True)
-    fit = FitJob(generator, FINAL, Folder(str(tmp_path / "fit" / "cut")), {"a": 1})
+    fit = FitJob(generator, FINAL, Folder(str(tmp_path / "fit" / "cut")), "a")
     assert train_fit(fit, rows, part, None, job, workers=WORKERS) is None
     alone = Folder(str(tmp_path / "alone"))
     generator.fit(rows.training(FINAL, part.regions, part.rule), LocalWorker(alone))
@@ -305,7 +305,7 @@ def test_only_what_is_large_and_may_use_several_gpus_starts_a_trainer(
     several, small = replace(job, gpus=4), LanguageModel.tiny()
 
     def spread(job: Job, generator: Any) -> bool:
-        return spread_out(job, FitJob(generator, FINAL, Folder("/nowhere"), {}), part)
+        return spread_out(job, FitJob(generator, FINAL, Folder("/nowhere"), ""), part)
 
     assert not spread(several, small), "few rows"
     assert spread(several, replace(small, sharded=True)), "no GPU could hold it"

@@ -105,3 +105,11 @@ def test_labels_are_the_target_s_where_regions_fix_it_and_else_groups() -> None:
     assert fixed.labels("label").tolist() == [0, 0, 1, 1]
     assert fixed.labels("wage").tolist() == [0, 0, 1, 1]
     assert regions([1, 1, 1], [0.2, 0.3, 0.5]).labels("wage").tolist() == [0, 1, 2]
+
+
+def test_a_region_is_conditioned_on_its_factors_and_last_on_itself() -> None:
+    found = Regions(tuple(Region("", 0, 0, 1, (), factors) for factors in ((0, 2), (1, 0), (1, 2))), (1.0,), (2, 3))
+    levels, many = found.conditions
+    assert levels.tolist() == [[0, 2, 0], [1, 0, 1], [1, 2, 2]]
+    assert many == [2, 3, 3]
+    assert regions([1, 1], [0.5, 0.5]).conditions[0].tolist() == [[0], [1]]

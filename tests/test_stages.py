@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from codsa_ray.cli import main
-from codsa_ray.errors import FolderError, SchemaError, SettingError
+from codsa_ray.errors import DamagedError, FolderError, SchemaError, SettingError
 from codsa_ray.estimate import dry_run
 from codsa_ray.folder import Folder
-from codsa_ray.manifest import REHEARSAL, claimed, rehearsal, scratch, scratch_here
+from codsa_ray.manifest import MANIFEST, REHEARSAL, claimed, rehearsal, scratch, scratch_here
 from codsa_ray.more import synthesize_more
 from codsa_ray.picture import encoded
 from codsa_ray.pipeline import Report, rewrite_report, run, run_until
@@ -108,6 +108,15 @@ def test_more_rows_of_what_the_run_does_not_have_are_refused(finished: Report, t
     (tmp_path / "full" / "mine.txt").write_text("")
     with pytest.raises(FolderError, match=r"mine\.txt"):
         synthesize_more(finished.folder, "state=sick", 5, str(tmp_path / "full"))
+
+
+@pytest.mark.parametrize("mark", [None, b"{", b"{}"])
+def test_more_rows_of_a_fit_whose_mark_is_lost_or_cannot_be_read_are_refused(finished: Report, tmp_path: Path, mark: bytes | None) -> None:
+    shutil.copytree(finished.folder, tmp_path / "run")
+    for file in (tmp_path / "run" / "fit").glob(f"*/final-*/{MANIFEST}"):
+        file.write_bytes(mark) if mark else file.unlink()
+    with pytest.raises(DamagedError, match="got one without its mark; run again"):
+        synthesize_more(str(tmp_path / "run"), "state=sick", 5, str(tmp_path / "more"))
 
 
 def test_report_writes_the_page_again_from_what_is_stored(finished: Report, here: None, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ place, store = Path(sys.argv[1]), sys.argv[2]
 connect(None, 2)
 job = runs.job(runs.written(place, runs.patients()), place / "run").made()
 rows, _, partitions = prepare(job, Folder(job.out), silent)
-fit = FitJob(Watched(str(place)), FINAL, Folder(store + "/fit/watched"), {})
+fit = FitJob(Watched(str(place)), FINAL, Folder(store + "/fit/watched"), "watched")
 assert train_fit(fit, rows, partitions[FINAL], None, job, workers=2) is None
 assert fit.manifest.read() is not None
 """

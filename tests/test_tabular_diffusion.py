@@ -1,7 +1,7 @@
 """Tabular diffusion: what is drawn follows the region, the fit goes on where it died, and bytes depend on seeds alone."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -19,6 +19,7 @@ from codsa_ray.nn.layout import Layout
 from codsa_ray.regions import Regions
 from codsa_ray.schema import Schema
 
+from failing import Died, Mortal
 from tables import LocalWorker, mixed_table, with_regions
 
 SMALL = replace(TabularDiffusion.tiny(), steps=400, width=64, rate=4e-3, block=2048)
@@ -96,23 +97,12 @@ def test_sixty_four_columns_of_whole_numbers_are_drawn() -> None:
     assert all(abs(np.mean(drawn[name]) - values.mean()) < 2 for name, values in pixels.items())
 
 
-class Died(RuntimeError):
-    pass
-
-
-@dataclass
-class Mortal(LocalWorker):
-    def report(self, step: int, metrics: dict[str, float]) -> None:
-        if step == 100:
-            raise Died
-
-
 def test_a_fit_that_died_ends_with_the_bytes_of_one_that_did_not(tmp_path: Path) -> None:
     table, schema, regions = mixed_table(300)
     settings, data = replace(TabularDiffusion.tiny(), checkpoint=40), FitData.of(table, schema, regions, 3)
     settings.fit(data, LocalWorker(Folder(str(tmp_path / "whole"))))
     with pytest.raises(Died):
-        settings.fit(data, Mortal(Folder(str(tmp_path / "died"))))
+        settings.fit(data, Mortal(Folder(str(tmp_path / "died")), dies_at=100))
     settings.fit(data, LocalWorker(Folder(str(tmp_path / "died"))))
     for name in ("denoiser.safetensors", "denoiser.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "died" / name).read_bytes()

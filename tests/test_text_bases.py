@@ -21,6 +21,7 @@ from codsa_ray.nn.row_prose import RowProse
 from codsa_ray.nn.text_words import BROKEN
 
 from bases import base, small_gpt2
+from failing import Died, Mortal
 from tables import LocalWorker, digest
 
 ODD = ["", "   ", "مرحبا بالعالم", "👩‍👩‍👧 größe 大", "null", "a, b is <|endoftext|> c", "x" * 2000, "line\nline\ttab\0"]
@@ -176,21 +177,11 @@ def test_same_seed_same_bytes_and_other_seeds_other_bytes(lora: int) -> None:
     assert digest(first.block(1, 4)) != digest(first.block(1, 5))
 
 
-class Died(RuntimeError):
-    pass
-
-
-class Mortal(LocalWorker):
-    def report(self, step: int, metrics: dict[str, float]) -> None:
-        if step == 64:
-            raise Died
-
-
 def test_a_fit_that_died_ends_with_the_bytes_of_one_that_did_not(tmp_path: Path) -> None:
     settings, data = large(steps=64, batch=1, checkpoint=30), odd()
     settings.fit(data, LocalWorker(Folder(str(tmp_path / "whole"))))
     with pytest.raises(Died):
-        settings.fit(data, Mortal(Folder(str(tmp_path / "died"))))
+        settings.fit(data, Mortal(Folder(str(tmp_path / "died")), dies_at=64))
     settings.fit(data, LocalWorker(Folder(str(tmp_path / "died"))))
     for name in ("model.safetensors", "rows.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "died" / name).read_bytes()

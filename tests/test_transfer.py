@@ -1,6 +1,6 @@
 """Transfer: a source teaches what it can know, nothing that the target's rows could not hold, and a fit that died ends alike."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -27,6 +27,7 @@ from codsa_ray.pipeline import run
 from codsa_ray.schema import Column
 
 import runs
+from failing import Died, Mortal
 from tables import LocalWorker, digest, mixed_table, with_regions
 
 TINY = replace(TabularDiffusion.tiny(), steps=60, pretrain=60, checkpoint=20, batch=64)
@@ -83,25 +84,13 @@ def test_a_column_that_the_source_lacks_is_learned_from_the_target_alone() -> No
     assert fitted.notice[0].endswith("of their latents are known to DATA, nothing of new")
 
 
-@dataclass
-class Mortal(LocalWorker):
-    """Dies at its `left`-th checkpoint, when that is written."""
-
-    left: int = 0
-
-    def save(self, step: int, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-        super().save(step, arrays, meta)
-        self.left -= 1
-        if self.left == 0:
-            raise RuntimeError("died")
-
-
-@pytest.mark.parametrize(("lora", "checkpoint"), [(0, 1), (0, 4), (4, 4)])
-def test_a_fit_that_died_in_either_phase_ends_with_the_bytes_of_one_that_did_not(lora: int, checkpoint: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("lora", "step"), [(0, 20), (0, 100), (4, 100)])
+def test_a_fit_that_died_in_either_phase_ends_with_the_bytes_of_one_that_did_not(lora: int, step: int, tmp_path: Path) -> None:
+    """Of 60 steps each, with two checkpoints."""
     settings, data = replace(TINY, lora=lora), of(pairs(60, 0), pairs(200, 1))
     settings.fit(data, LocalWorker(Folder(str(tmp_path / "whole"))))
-    with pytest.raises(RuntimeError, match="died"):
-        settings.fit(data, Mortal(Folder(str(tmp_path / "died")), left=checkpoint))
+    with pytest.raises(Died):
+        settings.fit(data, Mortal(Folder(str(tmp_path / "died")), dies_saved=step))
     settings.fit(data, LocalWorker(Folder(str(tmp_path / "died"))))
     for name in ("denoiser.safetensors", "denoiser.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "died" / name).read_bytes()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codsa_ray.bench import Bench
+from codsa_ray.bench import Bench, digests_of
 from codsa_ray.candidates import Candidate
 from codsa_ray.correct import Offset, average, merge_cells
 from codsa_ray.errors import CandidateError
@@ -156,12 +156,12 @@ def test_drawn_copies_weigh_where_the_row_stands_and_other_rows_stay_as_they_are
     """Of three real rows two are alike, and both stay; a drawn row of another label is no copy, and a copy of a drawn row is one."""
     X = np.array([[1.0, 2.0], [1.0, 2.0], [3.0, 4.0], [3.0, 4.0], [1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [5.0, 6.0], [3.0, 4.0]])
     y = np.array([0, 0, 1, 1, 0, 0, 1, 1, 1])
-    found = each_once(Mix(X, y, np.array([1.0, 1.0, 2.0, *[0.25] * 6]), y), 3)
+    found = each_once(Mix(X, y, np.array([1.0, 1.0, 2.0, *[0.25] * 6]), y), digests_of(X[:3]))
     assert found.X[:, 0].tolist() == [1, 1, 3, 3, 5]
     assert found.y.tolist() == found.group.tolist() == [0, 0, 1, 0, 1]
     assert found.weight.tolist() == [1.25, 1, 2.5, 0.25, 0.5]
     alone = Mix(X[:1], y[:1], np.ones(1), y[:1])
-    assert each_once(alone, 1).X.tobytes() == X[:1].tobytes()
+    assert each_once(alone, digests_of(alone.X)).X.tobytes() == X[:1].tobytes()
 
 
 def test_a_learner_that_holds_rows_out_sees_no_copy_of_them_and_others_see_every_row(
@@ -176,12 +176,18 @@ def test_a_learner_that_holds_rows_out_sees_no_copy_of_them_and_others_see_every
         return real.X[rows], real.y[rows], region
 
     fitted: list[tuple[np.ndarray, np.ndarray]] = []
+    hashed: list[int] = []
+
+    def digests(X: np.ndarray) -> list[bytes]:
+        hashed.append(len(X))
+        return digests_of(X)
 
     def fit(self: Any, X: np.ndarray, y: np.ndarray, weight: np.ndarray, **given: Any) -> Any:
         fitted.append((X, weight))
         return OneClass(0, 2)
 
     monkeypatch.setattr(Bench, "synthetic", copied)
+    monkeypatch.setattr("codsa_ray.bench.digests_of", digests)
     size = drawn.plan(bench.regions(0), bench.allocator).size
     for learner, rows in ((Mlp.tiny(), 0), (Logistic(), size)):
         monkeypatch.setattr(type(learner), "fit", fit)
@@ -190,6 +196,7 @@ def test_a_learner_that_holds_rows_out_sees_no_copy_of_them_and_others_see_every
         X, weight = fitted[-1]
         assert len(X) == len(again.training(0).y) + rows
         assert weight.sum() == pytest.approx(len(again.training(0).y) + 0.2 * size)
+    assert hashed == [len(bench.training(0).y)], "real rows once for all draws, and for no learner that sees every row"
 
 
 def test_every_fit_is_corrected_by_its_own_weights_and_then_averaged(bench: Bench, drawn: Candidate) -> None:

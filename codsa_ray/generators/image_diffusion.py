@@ -155,9 +155,9 @@ class ImageDiffusion:
             SettingError: no column of pictures or several; a base that cannot be read, or is of another kind.
         """
         name, regions = _column(data.schema), data.regions
-        tables = self._split(data)
+        tables = data.split_by_region(self.held_out, self.rows)
         beside = BesidePictures.of(data, name, pa.concat_tables(tables))
-        factors, levels = _factors(regions)
+        factors, levels = regions.conditions
         base = self._base(self.base, _texts(regions.items), worker.device)
         frame, values = self._seen([picture for table in tables for picture in _pictures(table, name)], base)
         drawing, names = self._drawing(frame, base, levels, beside.width, seed_of(data.seed, "network"))
@@ -165,9 +165,9 @@ class ImageDiffusion:
         training, batch = self._training(gpu_dtype(worker.device))
         if base is not None and self.preserve:
             drawing.network.to(worker.device)
-            own = drawing.own(self.preserve, factors[:1], beside.width, self.evaluations, seed_of(data.seed, "own"))
+            own = drawing.own(self.preserve, torch.from_numpy(factors[:1]), beside.width, self.evaluations, seed_of(data.seed, "own"))
             learned = learned.beside(own, PRESERVED)
-        loss = PictureLoss(learned, factors, drawing.noising, batch, worker)
+        loss = PictureLoss(learned, torch.from_numpy(factors), drawing.noising, batch, worker)
         score = loss.score(held, seed_of(data.seed, "held out")) if len(held.region) else None
         make, source = _making(drawing, names, worker.device), None
         if data.source is not None and self.pretrain:
@@ -219,11 +219,8 @@ class ImageDiffusion:
         frame = Frame.of(pictures, side, lambda longer: 1, True).squared(side, base.channels)
         return frame, _values(frame, pictures, base)
 
-    def _split(self, data: FitData) -> list[pa.Table]:
-        return [_sorted(part) for part in data.split(self.held_out, cap=self.rows)]
-
     def _lessons(
-        self, tables: list[pa.Table], values: Tensor, regions: Regions, beside: BesidePictures, drawing: PictureDrawing
+        self, tables: tuple[pa.Table, pa.Table], values: Tensor, regions: Regions, beside: BesidePictures, drawing: PictureDrawing
     ) -> tuple[PictureRows, PictureRows]:
         """(learned, held-out) pictures of such rows: the former by how often regions are, the latter as balance would draw them."""
         shown = [table.filter(table[beside.picture].is_valid()) for table in tables]
@@ -262,7 +259,7 @@ class ImageDiffusion:
         self, source: FitData, loss: PictureLoss, base: PictureBase | None, beside: BesidePictures, drawing: PictureDrawing
     ) -> Taught:
         """What its pictures teach, seen as those of the rows are."""
-        tables = self._split(source)
+        tables = source.split_by_region(self.held_out, self.rows)
         values = _values(drawing.frame, [picture for table in tables for picture in _pictures(table, beside.picture)], base)
         learned, held = self._lessons(tables, values, source.regions, beside, drawing)
         mine, many = replace(loss, rows=learned), sum(map(len, tables)) if len(learned.region) else 0
@@ -309,10 +306,6 @@ def _making(drawing: PictureDrawing, names: tuple[str, ...] | None, device: str)
     return partial(Tuned, drawing.network.to(device), names)
 
 
-def _sorted(table: pa.Table) -> pa.Table:
-    return table.take(pa.array(np.argsort(table[REGION].to_numpy(), kind="stable")))
-
-
 def _texts(regions: Sequence[Region]) -> list[str]:
     """What a base that reads is told of each region: its constants, and where they do not tell it apart its name too."""
     found = [", ".join(f"{column} {value}" for column, value in item.constants if value is not None) for item in regions]
@@ -320,12 +313,6 @@ def _texts(regions: Sequence[Region]) -> list[str]:
     return [
         text if text and often[text] == 1 else ", ".join(filter(None, (text, item.name))) for text, item in zip(found, regions, strict=True)
     ]
-
-
-def _factors(regions: Regions) -> tuple[Tensor, list[int]]:
-    """(K, F) int64 levels per region, the region itself last, and how many levels each factor has."""
-    rows = [(*region.factors, index) for index, region in enumerate(regions.items)]
-    return torch.tensor(rows, dtype=torch.int64), [*regions.levels, len(regions)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -131,7 +131,7 @@ class LanguageModel:
         Raises:
             SettingError: the base cannot be read, or cannot spell the table.
         """
-        learned, held = (part.sort_by(REGION) for part in data.split(self.held_out, cap=self.rows))
+        learned, held = data.split_by_region(self.held_out, self.rows)
         columns = tuple(c for c in data.schema.columns if c.name not in data.regions.constant_columns)
         base = CausalBase.read(self.base, self.lora, worker.device, seed_of(data.seed, "adapters")) if self.base else None
         known = pa.concat_tables([learned, held])

@@ -45,7 +45,6 @@ from codsa_ray.nn.text_words import BROKEN, garbled
 from codsa_ray.nn.train import Training, train
 from codsa_ray.nn.vector_codecs import VectorCodec, arrays_of, restored
 from codsa_ray.nn.vectors import Scaling
-from codsa_ray.regions import Regions
 from codsa_ray.schema import Column
 from codsa_ray.seeds import rng_of, seed_of
 
@@ -144,18 +143,18 @@ class LatentDiffusion:
         Raises:
             SettingError: settings that do not go together. PictureError: a picture that cannot be read.
         """
-        tables = self._split(data)
+        tables = data.split_by_region(self.held_out, self.rows)
         columns = tuple(column for column in data.schema.columns if column.name not in data.regions.constant_columns)
         lessons, codecs = self._lessons(columns, tables, data)
         codecs, told = lessons.given(codecs, worker)
         codecs = {name: _scaled(codec, tables[0], name) for name, codec in codecs.items()}
         joined = JoinedCodec.of(columns, pa.concat_tables(tables), codecs)
-        factors, levels = _factors(data.regions)
+        factors, levels = data.regions.conditions
         network = self._network(joined.layout.width, levels, seed_of(data.seed, "network"))
         learned, held = ((joined.encode(table), table[REGION].to_numpy().astype(np.int64)) for table in tables)
         rows = LatentRows.natural(*learned, data.regions)
         network.leave.bias.data += log_priors(rows.latents, joined.layout)
-        loss = DenoisingLoss(joined.layout, rows, factors, gpu_dtype(worker.device), self.batch, worker)
+        loss = DenoisingLoss(joined.layout, rows, torch.from_numpy(factors), gpu_dtype(worker.device), self.batch, worker)
         score = loss.score(LatentRows.needed(*held, data.regions), seed_of(data.seed, "held out")) if len(held[1]) else None
         training = Training(self.steps if joined.layout.width else 0, self.rate, checkpoint=self.checkpoint)
         phase = Phase.of(worker, DIFFUSION, lessons.steps, told)
@@ -193,16 +192,12 @@ class LatentDiffusion:
         factors, odd = torch.tensor(meta["factors"]), frozenset(meta["garbled"])
         return FittedLatentDiffusion(self, joined, network, factors, found, odd, meta["source"])
 
-    def _split(self, data: FitData) -> tuple[pa.Table, pa.Table]:
-        learned, held = (part.sort_by(REGION) for part in data.split(self.held_out, cap=self.rows))
-        return learned, held
-
     def _lessons(
         self, columns: tuple[Column, ...], tables: tuple[pa.Table, pa.Table], data: FitData
     ) -> tuple[Lessons, dict[str, VectorCodec]]:
         """What codecs are taught, and the codecs, untrained."""
         source = data.source if self.pretrain and data.source is not None and data.source.regions.counts.sum() else None
-        others = None if source is None else self._split(source)
+        others = None if source is None else source.split_by_region(self.held_out, self.rows)
         alone = Training(self.codec_steps, self.codec_rate, checkpoint=self.checkpoint)
         before = replace(alone, steps=self.pretrain)
         tuned = replace(alone, steps=self.codec_steps if self.tune else 0, rate=self.codec_rate * self.tune, untrained=True)
@@ -253,12 +248,6 @@ def _sourced(data: FitData, lessons: Lessons) -> dict[str, Any] | None:
 
 def _under(arrays: dict[str, np.ndarray], mark: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(mark): array for name, array in arrays.items() if name.startswith(mark)}
-
-
-def _factors(regions: Regions) -> tuple[Tensor, list[int]]:
-    """(K, F) int64 levels per region, the region itself last, and how many levels each factor has."""
-    rows = [(*region.factors, index) for index, region in enumerate(regions.items)]
-    return torch.tensor(rows, dtype=torch.int64), [*regions.levels, len(regions)]
 
 
 @dataclass(frozen=True, eq=False)

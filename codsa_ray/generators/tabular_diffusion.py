@@ -25,6 +25,7 @@ as faithful and much faster), regions of a handful of rows that share no factor 
 
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -40,13 +41,12 @@ from codsa_ray.nn.adapters import STRETCH, merged
 from codsa_ray.nn.denoising import DenoisingLoss, LatentRows
 from codsa_ray.nn.device import one_thread
 from codsa_ray.nn.networks import ResidualMLP
-from codsa_ray.nn.phases import Phase, reached
 from codsa_ray.nn.precondition import Denoiser, Scales, denoised, guided, log_priors
+from codsa_ray.nn.pretraining import Taught, begun
 from codsa_ray.nn.schedules import karras
 from codsa_ray.nn.solvers import dpm_2m, start
 from codsa_ray.nn.table_codec import TableCodec
 from codsa_ray.nn.train import Training, train
-from codsa_ray.regions import Regions
 from codsa_ray.seeds import seed_of
 
 SIGMA_LOW, SIGMA_HIGH = 0.05, 10.0
@@ -54,7 +54,6 @@ SIGMA_LOW, SIGMA_HIGH = 0.05, 10.0
 C2ST .614; .635 at 30 and .02, which reaches .607 at 25 evaluations); not confirmed on other data."""
 SHARED, OWN = ("conditions.noise", "blocks", "norm"), ("conditions.table", "enter", "leave")
 """Starts of parameter names: layers that a source and its target have in common, and those that columns and regions have to themselves."""
-TUNE = "tune"
 
 
 @dataclass(frozen=True)
@@ -113,24 +112,26 @@ class TabularDiffusion:
         Raises:
             SettingError: the columns are not what `continuous` asks for, or no row of the source lies in a region.
         """
-        learned, held = (part.sort_by(REGION) for part in data.split(self.held_out, cap=self.rows))
+        learned, held = data.split_by_region(self.held_out, self.rows)
         fixed = data.regions.constant_columns
         columns = tuple(column for column in data.schema.columns if column.name not in fixed)
         codec = TableCodec.of(columns, pa.concat_tables([learned, held]))
         self._check(codec)
-        factors, levels = _factors(data.regions)
+        factors, levels = data.regions.conditions
         network = self._network(codec.layout.width, levels, seed_of(data.seed, "network"))
         rows = LatentRows.natural(*_latents(learned, codec), data.regions)
         network.leave.bias.data += log_priors(rows.latents, codec.layout)
-        loss = DenoisingLoss(codec.layout, rows, factors, _fast_dtype(worker.device), self.batch, worker)
+        loss = DenoisingLoss(codec.layout, rows, torch.from_numpy(factors), _fast_dtype(worker.device), self.batch, worker)
         score = loss.score(LatentRows.needed(*_latents(held, codec), data.regions), seed_of(data.seed, "held out")) if len(held) else None
-        training, before = Training(self.steps if codec.layout.width else 0, self.rate, checkpoint=self.checkpoint), None
+        training, taught = Training(self.steps if codec.layout.width else 0, self.rate, checkpoint=self.checkpoint), None
         if data.source is not None and self.pretrain and training.steps:
-            before = self._pretrained(network, data.source, codec, loss, worker)
+            taught = self._taught(data.source, codec, loss)
+        module, training, worker, before = begun(partial(deepcopy, network), taught, training, worker, self.pretrain, 1.0)
+        if taught is not None:
+            training = replace(training, slower=self._slower)
             if self.lora:
-                adapted(network, self.lora, seed_of(data.seed, "adapters"))
-            training, worker = replace(training, slower=self._slower, untrained=True), Phase.of(worker, TUNE, self.pretrain, before)
-        trained = train(network, loss, score, training, worker, seed_of(data.seed, "train"))
+                adapted(module, self.lora, seed_of(data.seed, "adapters"))
+        trained = train(module, loss, score, training, worker, seed_of(data.seed, "train"))
         if worker.rank == 0:
             plain, arrays = codec.to_json()
             weights = {f"network/{name}": array for name, array in merged(trained.weights).items()}
@@ -148,27 +149,18 @@ class TabularDiffusion:
             wanted = f"at least {self.continuous:.0%} continuous columns"
             raise SettingError(wanted, f"{many} of {of}", "name tabular_diffusion itself to have it all the same")
 
-    def _pretrained(self, network: ResidualMLP, source: FitData, codec: TableCodec, loss: DenoisingLoss, worker: Worker) -> dict[str, Any]:
-        """Trains the network on the source's rows, by columns that the target's codec finds values in; says what came of it."""
-        before = reached(worker, TUNE)
-        if before is not None:
-            return before
-        learned, held = (part.sort_by(REGION) for part in source.split(self.held_out, cap=self.rows))
+    def _taught(self, source: FitData, codec: TableCodec, loss: DenoisingLoss) -> Taught:
+        """What its rows teach, by columns that the target's codec finds values in."""
+        learned, held = source.split_by_region(self.held_out, self.rows)
         if not len(learned):
             raise SettingError("rows of the source that lie in a group", "none", "name its columns and classes as in DATA, or pretrain=0")
         known = codec.known(learned)
-        loss = replace(loss, rows=LatentRows.natural(*_latents(learned, codec), source.regions, known))
+        mine = replace(loss, rows=LatentRows.natural(*_latents(learned, codec), source.regions, known))
         scored = LatentRows.natural(*_latents(held, codec), source.regions, codec.known(held)) if len(held) else None
         score = loss.score(scored, seed_of(source.seed, "held out")) if scored is not None else None
-        training = Training(self.pretrain, self.rate, checkpoint=self.checkpoint)
-        # A copy: data parallelism wraps a module once.
-        trained = train(deepcopy(network), loss, score, training, Phase.of(worker, "pretrain"), seed_of(source.seed, "train"))
-        network.load_state_dict({name: torch.from_numpy(array) for name, array in trained.weights.items()})
-        # A column that the source does not have starts at nothing: tuning begins with the network as the source left it.
-        network.enter.weight.data[:, torch.from_numpy(~known.any(axis=0))] = 0.0
         new = [column.name for column in codec.columns if learned[column.name].null_count == len(learned)]
-        told = {"rows": len(learned) + len(held), "aside": source.aside, "known": float(known.mean()), "new": new}
-        return told | {"step": trained.step, "history": trained.history}
+        facts, rows = {"known": float(known.mean()), "new": new}, len(learned) + len(held)
+        return Taught(mine, score, seed_of(source.seed, "train"), rows, source.aside, facts, partial(_unentered, known))
 
     def load(self, folder: Folder) -> "FittedTabularDiffusion":
         """The fitted denoiser, drawn from with this object's evaluations, guidance and block."""
@@ -235,7 +227,7 @@ class FittedTabularDiffusion:
         return denoise
 
 
-def adapted(network: ResidualMLP, rank: int, seed: int) -> None:
+def adapted(network: nn.Module, rank: int, seed: int) -> None:
     """Puts adapters of that rank beside the shared linear layers, which then stay as they are: at nothing at first, seeded."""
     # Here, because loading the library takes seconds.
     from peft import LoraConfig, inject_adapter_in_model
@@ -252,10 +244,9 @@ def _latents(table: pa.Table, codec: TableCodec) -> tuple[np.ndarray, np.ndarray
     return codec.encode(table), table[REGION].to_numpy().astype(np.int64)
 
 
-def _factors(regions: Regions) -> tuple[Tensor, list[int]]:
-    """(K, F) int64 levels per region, the region itself last, and how many levels each factor has."""
-    rows = [(*region.factors, index) for index, region in enumerate(regions.items)]
-    return torch.tensor(rows, dtype=torch.int64), [*regions.levels, len(regions)]
+def _unentered(known: np.ndarray, network: nn.Module) -> None:
+    """A column that the source does not have starts at nothing: tuning begins with the network as the source left it."""
+    network.get_parameter("enter.weight").data[:, torch.from_numpy(~known.any(axis=0))] = 0.0
 
 
 def _fast_dtype(device: str) -> torch.dtype:

@@ -153,11 +153,11 @@ class TextLm:
         rows, training = self._form(data, tables, base, others), self._training(gpu_dtype(worker.device))
         make, taught = partial(self._module, rows, base, worker, data.seed), None
         loss, score = self._lessons(rows, base, worker, tables, data)
-        if source is not None and others is not None:
+        training = replace(training, steps=0) if loss.lines.open.all() else training
+        if source is not None and others is not None and training.steps:
             many = sum(map(len, others)) if len(others[0]) else 0
             lessons = self._lessons(rows, base, worker, others, source, foreign=True) if many else (loss, score)
             taught = Taught(*lessons, seed_of(source.seed, "train"), many, source.aside)
-        training = replace(training, steps=0) if loss.lines.open.all() else training
         module, training, worker, before = begun(make, taught, training, worker, self.pretrain, self.tune)
         trained = train(module, loss, score, training, worker, seed_of(data.seed, "train"))
         if worker.rank == 0:

@@ -1,7 +1,7 @@
 """Pretraining: a module taught by a source's rows and then tuned on those it is for, behind one worker; knows no data and no network."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,6 +22,8 @@ class Taught:
         loss, score: on its rows.
         seed: of the batches.
         rows, aside: how many teach, of which none may, and how many lie in no region.
+        facts: plain data of what else there is to be said of it.
+        settle: applied in place to the module that it taught.
     """
 
     loss: Loss
@@ -29,6 +31,8 @@ class Taught:
     seed: int
     rows: int
     aside: int
+    facts: dict[str, Any] = field(default_factory=dict)
+    settle: Callable[[nn.Module], None] = lambda module: None
 
 
 def begun(
@@ -54,7 +58,8 @@ def begun(
     if told is None:
         trained = train(make(), source.loss, source.score, replace(training, steps=steps), Phase.of(worker, "pretrain"), source.seed)
         module.load_state_dict({name: torch.from_numpy(array) for name, array in trained.weights.items()})
-        told = {"rows": source.rows, "aside": source.aside, "step": trained.step, "history": trained.history}
+        source.settle(module)
+        told = {"rows": source.rows, "aside": source.aside, **source.facts, "step": trained.step, "history": trained.history}
     tuned = replace(training, rate=training.rate * share, untrained=True)
     return module, tuned, Phase.of(worker, TUNE, steps, told), told
 

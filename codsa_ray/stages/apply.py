@@ -177,7 +177,7 @@ def apply(
         InternalError: what was written is not the plan.
     """
     folder = out / "augmented"
-    manifest = Manifest(out / "apply", {"version": VERSION, "plan": plan.to_json(), "candidate": candidate.to_json(), "on": depends})
+    manifest = Manifest.of(out / "apply", {"version": VERSION, "plan": plan.to_json(), "candidate": candidate.to_json(), "on": depends})
     stored = manifest.read()
     if stored and _whole(folder, stored["files"], bench.rows.layout, workers):
         return {**stored, "reused": True}

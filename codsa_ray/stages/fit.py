@@ -74,28 +74,27 @@ class LocalWorker:
 
 @dataclass(frozen=True)
 class FitJob:
-    """One generator on one fold, or on a share of its training rows; the fit is that of every generator which draws from it otherwise."""
+    """One generator on one fold, or on a share of its training rows; the fit is that of every generator which draws from it otherwise.
+
+    Args:
+        fit: identity of the fitted folder, the fingerprint of all that the fit depends on: part of every pool's key.
+    """
 
     generator: Generator
     fold: int
     folder: Folder
-    depends: Any
+    fit: str
     share: float = 1.0
 
     @property
     def manifest(self) -> Manifest:
         """Its completion mark."""
-        return Manifest(self.folder, self.depends)
+        return Manifest(self.folder, self.fit)
 
     @property
     def name(self) -> str:
         """Where it lies in the run's `fit` folder."""
         return "/".join(self.folder.address.split("/")[-2:])
-
-    @property
-    def fit(self) -> str:
-        """Identity of the fitted folder: part of every pool's key."""
-        return self.manifest.fingerprint
 
     def written(self) -> dict[str, Any]:
         """What its files are now: for its mark."""
@@ -116,7 +115,7 @@ class FitJob:
         Raises:
             DamagedError: one is not; the completion mark was taken away, so that a run which goes on fits it again.
         """
-        stored = self.manifest.stored()
+        stored = self.manifest.read()
         if stored is None:
             raise DamagedError(f"fit {self.name}: wanted a finished one; got one without its mark; run again, it is made anew")
         try:
@@ -172,8 +171,9 @@ def fit_jobs(job: Job, rows: Rows, partitions: dict[int, Partition], out: Folder
                 "source": source,
                 **({"share": share} if share < 1 else {}),
             }
-            name = f"{identity(learned)}/{'final' if fold == FINAL else fold}-{fingerprint(depends)[:8]}"
-            found.append(FitJob(generator, fold, out / "fit" / name, depends, share))
+            fit = fingerprint(depends)
+            name = f"{identity(learned)}/{'final' if fold == FINAL else fold}-{fit[:8]}"
+            found.append(FitJob(generator, fold, out / "fit" / name, fit, share))
     return found
 
 

@@ -7,7 +7,7 @@ from codsa_ray.contracts import Generator, Progress, Strata
 from codsa_ray.errors import SettingError, ShortOfRows
 from codsa_ray.fitdata import REGION
 from codsa_ray.folder import Folder
-from codsa_ray.manifest import MANIFEST
+from codsa_ray.manifest import MANIFEST, stored_in
 from codsa_ray.partition import partition
 from codsa_ray.plugins import identity
 from codsa_ray.pools import pool_of
@@ -67,4 +67,4 @@ def _fitted(out: Folder, generator: Generator) -> FitJob:
     if name not in current:
         raise SettingError("a generator this run fitted", name, "look at the run's report for those that failed")
     folder = out / "fit" / current[name]
-    return FitJob(generator, FINAL, folder, folder.read_json(MANIFEST)["fingerprint"])
+    return FitJob(generator, FINAL, folder, stored_in(folder).get("fingerprint", ""))

@@ -50,7 +50,7 @@ def read(job: Job, out: Folder, progress: Progress) -> tuple[Rows, dict[str, Any
     parts_of = [(fragment, False) for fragment in fragments(job.data)]
     parts_of += [(fragment, True) for fragment in (fragments(job.test) if job.test else ())]
     folder = out / "read"
-    manifest = Manifest(folder, _depends(job, parts_of))
+    manifest = Manifest.of(folder, _depends(job, parts_of))
     stored = manifest.read()
     if stored:
         rows = Rows.from_json(folder, stored["rows_json"])

@@ -38,7 +38,7 @@ def cut_again(rows: Rows, repeat: int, mark: str, progress: Progress) -> tuple[R
         mark: fingerprint of the read stage.
     """
     place = f"split-{repeat}"
-    manifest = Manifest(rows.folder / place, {"version": VERSION, "rows": mark, "repeat": repeat})
+    manifest = Manifest.of(rows.folder / place, {"version": VERSION, "rows": mark, "repeat": repeat})
     stored = manifest.read()
     if stored is None:
         stored = manifest.write(rows_json=_cut(rows, place, repeat).to_json())
