@@ -34,7 +34,7 @@ def fits_of(place: Path) -> list[FitJob]:
     found = []
     for name in map(str, range(FITS)):
         (place / name).mkdir()
-        found.append(FitJob(Watched(str(place / name), slow=0.1), FINAL, Folder(str(place / name / "fit" / "watched")), {"a": name}))
+        found.append(FitJob(Watched(str(place / name), slow=0.1), FINAL, Folder(str(place / name / "fit" / "watched")), name))
     return found
 
 
@@ -118,7 +118,7 @@ def gain_a_node(place: Path) -> None:
         connect(cluster.address)
         job = runs.job(runs.written(place, runs.patients()), place / "run", generator=(Watched(""),)).made()
         rows, _, partitions = prepare(job, Folder(job.out), silent)
-        fit = FitJob(Watched(str(place), slow=0.25, memory=ROOM), FINAL, Folder(str(place / "fit" / "watched")), {"a": 1})
+        fit = FitJob(Watched(str(place), slow=0.25, memory=ROOM), FINAL, Folder(str(place / "fit" / "watched")), "a")
         ended = ray.remote(num_cpus=0)(one_to_two).remote(fit, ray.put((rows, partitions[FINAL])), job)
         wait_for(lambda: bool(list((place / "fit" / "watched" / "train" / "trainer").glob("checkpoint_*/state.json"))))
         cluster.add_node(**node)
