@@ -160,20 +160,28 @@ def drawn_there(halves: Halves, name: str, seed: int) -> tuple[pa.Table, dict[st
 def measured(halves: Halves, drawn: pa.Table, seed: int) -> dict[str, Any]:
     """How like the held-out half the drawn rows are, and how near to the rows learned from."""
     schema, real, held = halves.data.schema, halves.data.table(), halves.held
-    rare = int(np.argmin(halves.data.regions.counts))
-    weight = mixed_like(region_of(held), region_of(drawn))
-    few, like_few = (table.filter(pa.array(region_of(table) == rare)) for table in (held, drawn))
     near = privacy(real, held, drawn, schema, seed)
     return {
-        "c2st": (two_sample(held, drawn, schema, seed) or {}).get("auc"),
-        "rare_c2st": (two_sample(few, like_few, schema, seed) or {}).get("auc"),
-        "distance": float(np.mean([marginal(held, weight, drawn, column)["distance"] for column in compared(schema)])),
-        "correlation": association(held, weight, drawn, schema)["error"],
+        **likeness(halves, drawn, seed),
         "tstr": trained(drawn, held, schema),
         "trtr": trained(real, held, schema),
         "dcr": near["dcr_ratio"],
         "copies": near["copies"],
         "copies_held": near["copies_held_out"],
+    }
+
+
+def likeness(halves: Halves, drawn: pa.Table, seed: int) -> dict[str, Any]:
+    """How like the held-out half the drawn rows are."""
+    schema, held = halves.data.schema, halves.held
+    rare = int(np.argmin(halves.data.regions.counts))
+    weight = mixed_like(region_of(held), region_of(drawn))
+    few, like_few = (table.filter(pa.array(region_of(table) == rare)) for table in (held, drawn))
+    return {
+        "c2st": (two_sample(held, drawn, schema, seed) or {}).get("auc"),
+        "rare_c2st": (two_sample(few, like_few, schema, seed) or {}).get("auc"),
+        "distance": float(np.mean([marginal(held, weight, drawn, column)["distance"] for column in compared(schema)])),
+        "correlation": association(held, weight, drawn, schema)["error"],
     }
 
 

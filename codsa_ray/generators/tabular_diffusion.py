@@ -18,6 +18,8 @@ at the start of tuning are kept where held-out rows find nothing better.
 Limits, measured on crossed normals whose rare cell has 20 rows, 6 seeds: with factors the drawn mean is nearer to the truth than without
 (RMSE .35 against .52 sd), but no nearer than the 20 rows' own mean (.29), and the drawn spread is 30 to 40 % too wide.
 
+Fewer evaluations by a student or a learned solver were tried and left out: docs/benchmarks/few-steps.md has what they lose and gain.
+
 Cost: steps x batch x (2 D W + 2 blocks W^2) multiplications to fit whatever the number of rows (D latent dimensions: one per number, one
 per level); the same per row and evaluation to draw. Memory: 4 D bytes per row. Not for: mostly categorical tables (sequential trees are
 as faithful and much faster), regions of a handful of rows that share no factor with others, or columns with thousands of levels.

@@ -53,7 +53,7 @@ class Layout:
         """
         logits = rows[:, self.reals :]
         small = logits.shape[1] * (self.parts - self.reals) <= WIDEST
-        if small and logits.numel() and logits.device.type == "cpu" and float(logits.abs().amax()) <= LARGEST:
+        if small and logits.numel() and logits.device.type == "cpu" and float(logits.detach().abs().amax()) <= LARGEST:
             weights = logits.exp()
             return weights / ((weights @ self.sums) @ self.sums.T)
         return torch.cat([logits[:, :0], *(run.softmax(-1).flatten(1) for run in self.codes(rows))], dim=1)
