@@ -80,7 +80,7 @@ def line(way: str, cells: list[dict[str, Any]]) -> str:
         shown.append(f"{values.mean():.3f}")
         if "c2st" in key:
             more, error = mean(values - np.array([cell[BEST][key] for cell in cells]))
-            shown.append("-" if way == BEST else f"{more:+.3f}" + f" +- {error:.3f}" * (len(cells) > 1))
+            shown.append("-" if way == BEST else f"{more:+.3f}" + f" ± {error:.3f}" * (len(cells) > 1))
     rates = np.array([(cell[way]["rate"], cell[BEST]["rate"]) for cell in cells])
     learning = np.mean([cell[way]["learning"] for cell in cells])
     shown += [f"{rates[:, 0].mean():,.0f}", f"{rates[:, 0].mean() / rates[:, 1].mean():.2f}", f"{learning:.0f}" if learning > 1 else "-"]
