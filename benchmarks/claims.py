@@ -96,6 +96,8 @@ def page(claims: Iterable[Claim]) -> str:
         "below); a number near the published one by the claim's own rule. Controls make no claim. Many lines are judged, each alone: of "
         "those that say nothing some hold by chance.",
         "",
+        "Left out for want of the data: CoDSA's curve of RMSE over drawn faces (section 4.4, UTKFace: photographs with ages).",
+        "",
     ]
     for claim in claims:
         path = PLACE / f"{claim.name}.json"
