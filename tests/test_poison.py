@@ -1,4 +1,4 @@
-"""A block that ends its worker each time: the shard is named, all others are kept, and the same command goes on once it is mended."""
+"""A block that ends its worker each time: it is named, all others are kept, and the same command goes on once it is mended."""
 
 import os
 import subprocess
@@ -69,7 +69,7 @@ class FittedPoisoned:
 
 @pytest.mark.cluster
 @pytest.mark.parametrize(("how", "tries", "said"), [
-    ("dies", 6, r"a worker died 6 times of shard 0000-00000000-\w+.parquet of pool poisoned-\w+-1-0-\w+;"),
+    ("dies", 9, r"a worker died 6 times of block 0 of region 0 in shard 0000-00000000-\w+.parquet of pool poisoned-\w+-1-0-\w+;"),
     ("leaves", 1, "a worker failed: SystemExit: 3"),
     ("fills the disk", 1, "a worker failed: OSError: .*No space left on device"),
 ])  # fmt: skip

@@ -146,7 +146,12 @@ def plain_error(error: BaseException) -> CodsaError:
 
 
 def spread(
-    items: Sequence[Any], make: Callable[[], Callable[[Any], Any]], workers: int, here: bool = False, **resources: Any
+    items: Sequence[Any],
+    make: Callable[[], Callable[[Any], Any]],
+    workers: int,
+    here: bool = False,
+    pieces: Callable[[Any], Sequence[Any]] | None = None,
+    **resources: Any,
 ) -> Iterator[tuple[int, Any]]:
     """Runs `make()` once per actor and its result on every item, through Ray Data, as results come.
 
@@ -157,6 +162,7 @@ def spread(
         make: builds the work inside an actor.
         workers: actors at most.
         here: run in this process: what takes less than the seconds that actors need to start.
+        pieces: of an item that ended its worker each time: what it consists of, each worked on alone to name the one at fault.
         resources: Ray resources of one actor (num_cpus, num_gpus, memory).
 
     Yields:
@@ -179,8 +185,18 @@ def spread(
                 yield index, result
     if left:
         first = next(iter(left.values()))
+        fault = _fault(pieces(first), make, workers, resources) if pieces else ""
         others = f" and of {len(left) - 1} others" if len(left) > 1 else ""
-        raise InternalError(f"a worker died {2 * (1 + RETRIES)} times of {first}{others}; run again when mended, finished parts are kept")
+        said = f"a worker died {2 * (1 + RETRIES)} times of {fault}{first}{others}"
+        raise InternalError(f"{said}; run again when mended, finished parts are kept")
+
+
+def _fault(pieces: Sequence[Any], make: Callable[[], Callable[[Any], Any]], workers: int, resources: dict[str, Any]) -> str:
+    """The first piece that ends its worker each time, as "PIECE in "; "" where each alone comes back."""
+    left = dict(enumerate(pieces))
+    for index, _ in _spread(dict(left), make, workers, 1, resources) if len(left) > 1 else ():
+        left.pop(index, None)
+    return f"{next(iter(left.values()))} in " if left else ""
 
 
 def _spread(

@@ -18,7 +18,7 @@ from codsa_ray.folder import Folder
 from codsa_ray.heartbeat import log
 from codsa_ray.partition import Partition
 from codsa_ray.plugins import identity
-from codsa_ray.pool import Pool, Shard
+from codsa_ray.pool import Pool, Segment, Shard
 from codsa_ray.record import Record, write_recorded
 from codsa_ray.rows import GROUP, Rows, region_of
 from codsa_ray.seeds import seed_of
@@ -34,14 +34,27 @@ KEEP_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard and the fitted generator that draws it."""
+    """One shard and the fitted generator that draws it.
+
+    Args:
+        kept: written; else it is drawn only to see whether it can be.
+    """
 
     shard: Shard
     fit: FitJob
     folder: Folder
+    kept: bool = True
 
     def __str__(self) -> str:
-        return f"shard {self.shard.name} of pool {self.shard.key.id}"
+        if self.kept:
+            return f"shard {self.shard.name} of pool {self.shard.key.id}"
+        first = self.shard.segments[0]
+        return f"block {first.start} of region {first.region}"
+
+    def blocks(self) -> "list[ShardTask]":
+        """One for each block, which none of them keeps."""
+        alone = [Segment(one.region, block, block + 1) for one in self.shard.segments for block in range(one.start, one.stop)]
+        return [replace(self, shard=replace(self.shard, segments=(segment,)), kept=False) for segment in alone]
 
 
 @dataclass
@@ -59,6 +72,8 @@ class Drawer:
             tables, reasons = self._draw(task)
         except PLUGIN_FAILURES as error:
             return {"short": why(error)}
+        if not task.kept:
+            return {}
         redrawn = reasons.total()
         table = pa.concat_tables(tables).replace_schema_metadata({REDRAWN: str(redrawn).encode()})
         record = write_recorded(task.folder / task.shard.key.id, task.shard.name, table)
@@ -126,7 +141,7 @@ def synthesize(
     """Draws every shard that is not recorded and there; what lies there then is compared with what was asked for.
 
     Raises:
-        InternalError: a worker died of the same shard again and again (it is named), or shards are missing afterwards; the others are kept.
+        InternalError: a worker died of one shard again and again (its block is named), or shards are missing after that; others are kept.
     """
     tasks = [(pool, ShardTask(shard, fit, pool.folder)) for pool, fit in pools for shard in pool.missing()]
     total, drawn = sum(task.shard.blocks * pool.block for pool, task in tasks), 0
@@ -137,7 +152,7 @@ def synthesize(
         room("synthesize", progress, **each)
     ledger = Ledger(Counter(pool.key.id for pool, _ in tasks))
     try:
-        for index, result in spread(work, MakeDrawer(rows, partitions), workers, here=here, **each):
+        for index, result in spread(work, MakeDrawer(rows, partitions), workers, here=here, pieces=ShardTask.blocks, **each):
             if "short" in result:
                 reasons[index] = result["short"]
             else:
