@@ -221,6 +221,8 @@ def page() -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
         *(one for one in lines if one),
     ]
+    waiting = [f"{name} ({learner})" for name in SHORTAGES for learner in LEARNERS if line(name, learner) is None]
+    text += ["", f"Not measured yet: {'; '.join(waiting)}."] if waiting else []
     return "\n".join(text) + "\n"
 
 
