@@ -1,25 +1,22 @@
 """`make claims`: measures what the ten papers claim, with the controls they lack, and writes docs/claims.md; knows no paper.
 
-Each module `benchmarks/claims_*.py` brings CLAIMS, and HOLDS, which says when a line of theirs holds. A measured claim is kept under
-runs/claims and not measured again, so that a stopped command goes on; `python -m benchmarks.claims NAME...` measures these alone. Some read
-tables from the folder that CODSA_DATA names.
+Each module `benchmarks/claims_*.py` brings CLAIMS, and HOLDS, which says when a line of theirs holds. A measured claim is kept
+(benchmarks/results.py) and not measured again, so that a stopped command goes on; `python -m benchmarks.claims NAME...` measures these
+alone. Some read tables from the folder that CODSA_DATA names.
 """
 
 import importlib
-import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from datetime import date
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import psutil
+from benchmarks.results import Results
 
-PLACE = Path("runs/claims")
+RESULTS = Results("claims")
 PAGE = Path("docs/claims.md")
 HELD = {True: "yes", False: "no", None: ""}
 
@@ -73,24 +70,23 @@ def found() -> list[Claim]:
     return [replace(claim, rule=module.HOLDS) for module in modules for claim in module.CLAIMS]
 
 
-def measured(claim: Claim) -> dict[str, object]:
+def measured(claim: Claim) -> dict[str, Any]:
     """The stored result, measured first where there is none."""
-    path = PLACE / f"{claim.name}.json"
-    if not path.exists():
+    if claim.name not in RESULTS.read():
         started = time.perf_counter()
         lines = [asdict(line) for line in claim.measure()]
-        result = {"lines": lines, "seconds": round(time.perf_counter() - started, 1), "date": str(date.today())}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".tmp").write_text(json.dumps(result, indent=1, default=np.generic.item))
-        path.with_suffix(".tmp").replace(path)
-    return dict(json.loads(path.read_text()))
+        RESULTS.keep(claim.name, {"lines": lines, "seconds": round(time.perf_counter() - started, 1)})
+    return RESULTS.read()[claim.name]
 
 
 def page(claims: Iterable[Claim]) -> str:
     """The page of what is stored; a claim that was not measured yet says so."""
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
     lines = ["# What the papers claim, and what we measure", ""]
-    lines += [f"`make claims` ({machine}); goes on where it was stopped. Ours are means with their standard errors.", ""]
+    lines += [
+        f"`make claims` ({RESULTS.when()}); goes on where it was stopped. Ours are means with their standard errors. "
+        "Seconds are of the wall clock: upper bounds where the machine did other work or a process was paused.",
+        "",
+    ]
     lines += [
         "Where a line holds: a gain, or one thing above or below another, by Student's t over the paired repetitions (two-sided, .05; `t` "
         "below); a number near the published one by the claim's own rule. Controls make no claim. Many lines are judged, each alone: of "
@@ -99,14 +95,14 @@ def page(claims: Iterable[Claim]) -> str:
         "Left out for want of the data: CoDSA's curve of RMSE over drawn faces (section 4.4, UTKFace: photographs with ages).",
         "",
     ]
+    kept = RESULTS.read()
     for claim in claims:
-        path = PLACE / f"{claim.name}.json"
         lines += [f"## {claim.name}", "", f"{claim.says} {claim.paper}.", ""]
         lines += [f"Holds: {claim.rule}.", ""] if claim.rule else []
-        if not path.exists():
+        if claim.name not in kept:
             lines += [f"Not measured yet: `python -m benchmarks.claims {claim.name}`.", ""]
             continue
-        result = json.loads(path.read_text())
+        result = kept[claim.name]
         lines += ["| what | published | ours | holds | note |", "|---|---|---|---|---|"]
         for line in result["lines"]:
             ours = f"{line['ours']:.4g}" + (f" ± {line['se']:.2g}" if line["se"] is not None else "")

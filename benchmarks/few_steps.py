@@ -6,7 +6,6 @@ the other, about a minute of CPU each; `--seeds 0` only writes the page.
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 
 from benchmarks.distilled import solver, student
 from benchmarks.generated import Halves, likeness
 from benchmarks.repeated import mean
+from benchmarks.results import machine
 from codsa_ray.contracts import FittedGenerator
 from codsa_ray.folder import Folder
 from codsa_ray.generators.tabular_diffusion import FittedTabularDiffusion, TabularDiffusion
@@ -108,12 +107,11 @@ def section(name: str, cells: list[dict[str, Any]]) -> list[str]:
 
 def page() -> str:
     """The whole page."""
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, no GPU"
     found = {name: cells for name in SETS if (cells := kept(name))}
     fine = [way for way in WAYS if all(holds(way, cells) for cells in found.values())]
     lines = [
         "# Fewer evaluations of tabular_diffusion\n",
-        f"`python -m benchmarks.few_steps` on {date.today()}, {machine}, other work beside it; one thread, CPU seconds. Tables are cut "
+        f"`python -m benchmarks.few_steps` on {date.today()}, {machine()}, other work beside it; one thread, CPU seconds. Tables are cut "
         "and measured as in [generators.md](generators.md); .5 is the best C2ST. Each seed has a cut and a fit of its own, and all ways "
         "draw from that fit and from the same noise.",
         "",

@@ -8,21 +8,20 @@ Python of an environment that `make rivals` makes; without it rivals are left ou
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from benchmarks.generated import RIVAL, SETS
+from benchmarks.results import Results
 
-PLACE = Path("runs/generators")
+RESULTS = Results("generators")
 PAGE = Path("docs/benchmarks/generators.md")
 OURS = (
     *("bootstrap", "interpolation", "gk_smote", "sequential_trees", "tabular_diffusion"),
@@ -46,35 +45,25 @@ COLUMNS = {
 }
 
 
-def path_of(name: str, generator: str, seed: int) -> Path:
-    """Where a cell is kept."""
-    return PLACE / f"{name}-{generator.replace(':', '_')}-{seed}.json"
-
-
 def run(name: str, generator: str, seed: int, ends: float) -> None:
     """Measures one cell unless it is there or time is up."""
-    path = path_of(name, generator, seed)
-    if path.exists() or time.monotonic() > ends:
+    cell = f"{name}, {generator}, {seed}"
+    if cell in RESULTS.read() or time.monotonic() > ends:
         return
-    part = path.with_suffix(".part")
-    command = [sys.executable, "-m", "benchmarks.generated", name, generator, str(seed), str(part)]
     started = time.monotonic()
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
-    except subprocess.TimeoutExpired:
-        path.write_text(json.dumps({"failed": f"not done after {LIMIT} s"}))
-        return
-    if done.returncode:
-        print(f"{path.stem}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
-        return
-    part.replace(path)
-    print(f"{path.stem}: {time.monotonic() - started:.0f} s", flush=True)
-
-
-def told(name: str, generator: str, seeds: int) -> list[dict[str, Any]]:
-    """What was measured."""
-    paths = [path_of(name, generator, seed) for seed in range(seeds)]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "cell.json"
+        command = [sys.executable, "-m", "benchmarks.generated", name, generator, str(seed), str(path)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            RESULTS.keep(cell, {"failed": f"not done after {LIMIT} s"})
+            return
+        if done.returncode:
+            print(f"{cell}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+            return
+        RESULTS.keep(cell, json.loads(path.read_text()))
+    print(f"{cell}: {time.monotonic() - started:.0f} s", flush=True)
 
 
 def line(generator: str, cells: list[dict[str, Any]]) -> str:
@@ -92,9 +81,9 @@ def line(generator: str, cells: list[dict[str, Any]]) -> str:
     return f"| {generator} | {len(cells)} | {' | '.join(shown)} |"
 
 
-def section(name: str, seeds: int) -> list[str]:
+def section(name: str) -> list[str]:
     """One table's lines, or nothing where nothing was measured."""
-    found = {generator: told(name, generator, seeds) for generator in (*OURS, *RIVALS)}
+    found = {generator: RESULTS.named(name, generator) for generator in (*OURS, *RIVALS)}
     found = {generator: cells for generator, cells in found.items() if cells}
     whole = [cell for cells in found.values() for cell in cells if "failed" not in cell]
     if not whole:
@@ -114,13 +103,12 @@ def section(name: str, seeds: int) -> list[str]:
     ]
 
 
-def page(seeds: int) -> str:
+def page() -> str:
     """The whole page."""
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
     lines = [
         "# Generators side by side",
         "",
-        f"`make bench-generators` on {date.today()}, {machine}, at most {seeds} seed(s) each. "
+        f"`make bench-generators` on {RESULTS.when()}. "
         "Each table is cut in two by label, at most 12,000 rows a half: one half is "
         "learned from, as many rows of each class are drawn, and compared with the other half.",
         "",
@@ -133,7 +121,7 @@ def page(seeds: int) -> str:
         "environment of their own with the settings of benchmarks/rivals.py; what a rival could not do is in its line.",
     ]
     for name in SETS:
-        lines += section(name, seeds)
+        lines += section(name)
     return "\n".join(lines) + "\n"
 
 
@@ -147,7 +135,6 @@ def main() -> None:
     options.add_argument("--generator", action="append", choices=(*OURS, *RIVALS))
     options.add_argument("--page", action="store_true")
     given = options.parse_args()
-    PLACE.mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + 60 * given.minutes
     generators = given.generator or (*OURS, *(RIVALS if "CODSA_RIVALS" in os.environ else ()))
     if not given.page:
@@ -157,7 +144,7 @@ def main() -> None:
                     for name in given.set or SETS:
                         if name in ONLY.get(generator, SETS) and seed < (1 if generator in ONLY else given.seeds):
                             pool.submit(run, name, generator, seed, ends)
-    PAGE.write_text(page(given.seeds))
+    PAGE.write_text(page())
     print(PAGE.read_text())
 
 

@@ -5,7 +5,6 @@ Reads the tables from the folder that CODSA_DATA names. Resumes: a finished run 
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import threading
@@ -18,6 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import psutil
+
+from benchmarks.results import machine
 
 RUNS = Path("runs") / "bench-main"
 PAGE = Path("docs/benchmarks/main.md")
@@ -172,11 +173,10 @@ def main() -> None:
     if "CODSA_DATA" not in os.environ:
         raise SystemExit("set CODSA_DATA to the folder that holds adult.parquet and the other tables")
     results = {case.name: run(case) for case in CASES}
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
     lines = [
         "# The whole pass on six real tables",
         "",
-        f"`make bench-main` on {date.today()}, {machine}. Defaults throughout; an outer split ({TEST_SHARE:.0%} test, by label) that the "
+        f"`make bench-main` on {date.today()}, {machine()}. Defaults throughout; an outer split ({TEST_SHARE:.0%} test, by label) that the "
         "run does not make itself. Losses are balanced log losses over the groups, lower is better; a constant guess has log(classes).",
         "",
         "## Seconds and memory",

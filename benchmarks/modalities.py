@@ -6,50 +6,40 @@ not there, each cell in a process of its own; `--page` only writes the page. COD
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from benchmarks.modality import WAYS, Half, half_of
+from benchmarks.results import Results
 
-PLACE = Path("runs/modalities")
+PLACE = Path("runs/modalities")  # of the run folders
+RESULTS = Results("modalities")
 PAGE = Path("docs/benchmarks/modalities.md")
 HALVES = ("texts", "pictures", "rows")
 LIMIT = 3600  # seconds of one cell
 
 
-def path_of(name: str, learner: str, seed: int) -> Path:
-    """Where a cell is kept."""
-    return PLACE / f"{name}-{learner}-{seed}.json"
-
-
 def measured(half: str, name: str, learner: str, seed: int) -> None:
     """Measures one cell unless it is there; one that fails is named, and the others go on."""
-    if path_of(name, learner, seed).exists():
+    cell, part = f"{name}, {learner}, {seed}", PLACE / "cell.json"
+    if cell in RESULTS.read():
         return
-    command = [sys.executable, "-m", "benchmarks.modality", half, name, learner, str(seed), str(PLACE)]
+    command = [sys.executable, "-m", "benchmarks.modality", half, name, learner, str(seed), str(PLACE), str(part)]
     started = time.monotonic()
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
     except subprocess.TimeoutExpired:
-        print(f"{name} {learner} {seed}: not done after {LIMIT} s", flush=True)
+        print(f"{cell}: not done after {LIMIT} s", flush=True)
         return
     last = done.stderr.strip().splitlines()[-1:] if done.returncode else []
-    print(f"{name} {learner} {seed}: {time.monotonic() - started:.0f} s {' '.join(last)}".rstrip(), flush=True)
-
-
-def told(name: str, learner: str, seeds: int) -> list[dict[str, Any]]:
-    """What was measured."""
-    paths = [path_of(name, learner, seed) for seed in range(seeds)]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
+    if not done.returncode:
+        RESULTS.keep(cell, json.loads(part.read_text()))
+    print(f"{cell}: {time.monotonic() - started:.0f} s {' '.join(last)}".rstrip(), flush=True)
 
 
 def line(way: str, learner: str, cells: list[dict[str, Any]]) -> str:
@@ -72,11 +62,10 @@ def verdict(learner: str, cells: list[dict[str, Any]]) -> str:
     return f"{learner}: {kinds}. Gain of the best with synthesis, out of fold: {told or 'none could be scored'}."
 
 
-def section(half: Half, name: str, seeds: int) -> list[str]:
+def section(half: Half, name: str) -> list[str]:
     """One set's lines, or nothing where nothing was measured."""
-    learners = sorted({path.stem.removeprefix(f"{name}-").rpartition("-")[0] for path in PLACE.glob(f"{name}-*-*.json")}, reverse=True)
-    cells = {learner: told(name, learner, seeds) for learner in learners}
-    cells = {learner: found for learner, found in cells.items() if found}
+    learners = dict.fromkeys(cell.split(", ")[1] for cell in RESULTS.read() if cell.split(", ")[0] == name)
+    cells = {learner: RESULTS.named(name, learner) for learner in sorted(learners, reverse=True)}
     if not cells:
         return []
     one = next(iter(cells.values()))[0]
@@ -109,20 +98,19 @@ def quality(half: Half, cells: list[dict[str, Any]]) -> list[str]:
     return ["", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", f"| {' | '.join(values)} |"]
 
 
-def page(seeds: int) -> str:
+def page() -> str:
     """The whole page."""
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
     lines = [
         "# Texts, pictures, and rows that hold both",
         "",
-        f"`make bench-modalities` on {date.today()}, {machine}. Whole passes on small samples, with test rows that no choice sees. "
+        f"`make bench-modalities` on {RESULTS.when()}. Whole passes on small samples, with test rows that no choice sees. "
         "Losses are balanced log losses over the groups, lower is better; a constant guess has log(classes). Of weights, bags and "
         "synthesis, what is best out of fold is shown. Seconds are upper bounds where the machine had other work.",
     ]
     for name in HALVES:
         half = half_of(name)
         lines += ["", f"## {half.title}", "", half.note]
-        sections = {each: section(half, each, seeds) for each in half.sets}
+        sections = {each: section(half, each) for each in half.sets}
         lines += [line for found in sections.values() for line in found]
         waiting = [each for each, found in sections.items() if not found]
         if waiting:
@@ -149,7 +137,7 @@ def main() -> None:
                 for learner in given.learner or half.learners():
                     if each in half.sets and time.monotonic() < ends:
                         measured(name, each, learner, seed)
-    PAGE.write_text(page(given.seeds))
+    PAGE.write_text(page())
     print(PAGE.read_text())
 
 

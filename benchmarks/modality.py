@@ -1,7 +1,7 @@
 """One cell of `make bench-modalities`: a whole pass on one set with one learner, and what its test rows say of every way; knows no page.
 
-`python -m benchmarks.modality HALF SET LEARNER SEED PLACE` writes PLACE/SET-LEARNER-SEED.json. The run folder lies beside it and is gone on
-with by the next learner: generators are fitted and drawn from once per set and seed.
+`python -m benchmarks.modality HALF SET LEARNER SEED PLACE FILE` writes FILE. The run folder lies under PLACE and is gone on with by the
+next learner: generators are fitted and drawn from once per set and seed.
 """
 
 import json
@@ -156,9 +156,7 @@ def chosen(kept: Kept) -> dict[str, tuple[Candidate, str]]:
 
 
 if __name__ == "__main__":
-    half, name, learner, seed, place = sys.argv[1:]
+    half, name, learner, seed, place, file = sys.argv[1:]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     value = measure(half_of(half), name, learner, int(seed), Path(place))
-    path = Path(place) / f"{name}-{learner}-{seed}.json"
-    path.with_suffix(".part").write_text(json.dumps(value, indent=1))
-    path.with_suffix(".part").replace(path)
+    Path(file).write_text(json.dumps(value))

@@ -4,7 +4,6 @@ Reads adult.parquet from the folder that CODSA_DATA names.
 """
 
 import os
-import platform
 import tempfile
 import time
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.results import machine
 from codsa_ray import Job, pipeline
 from codsa_ray.bench import Bench
 from codsa_ray.outcomes import Outcome
@@ -153,11 +153,10 @@ def main() -> None:
         seconds = bare(found.bench, found.outcomes)
     total, many = sum(seconds), len(found.outcomes)
     pruned = sum(outcome.pruned is not None for outcome in found.outcomes)
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
     page = [
         "# Overhead of the search",
         "",
-        f"`make bench-overhead` on {date.today()}, {machine}.",
+        f"`make bench-overhead` on {date.today()}, {machine()}.",
         "",
         f"{many} candidates x {FOLDS} folds, logistic, {ROWS:,} training rows of adult; {pruned} were given up after some folds.",
         "",

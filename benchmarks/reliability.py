@@ -1,8 +1,6 @@
 """The page of `make chaos`: what the faults that were kept add up to; does no fault."""
 
 import json
-import os
-import platform
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import date
@@ -10,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
+
+from benchmarks.results import machine
 
 PAGE = Path("docs/reliability.md")
 DONE = {
@@ -98,10 +97,9 @@ def write_page(place: Path) -> None:
     wholes = [fault["whole"] for fault in faults if fault.get("whole")] or [0.0]
     runs = sum(len(fault["attempts"]) for fault in faults)
     kills = sum(len(kinds.get(kind, ())) for kind in ("driver", "worker", "node", "moved clock"))
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
     page = f"""# Reliability
 
-`make chaos` on {date.today()}, {machine}: {len(faults)} faults ({kills} of them kills) in {runs} runs of {JOB}, at
+`make chaos` on {date.today()}, {machine()}: {len(faults)} faults ({kills} of them kills) in {runs} runs of {JOB}, at
 seeded random moments of every stage. After each fault the same command was given until it ended with code 0, and what it wrote was
 compared, byte for byte, with what an undisturbed run writes: `augmented/`, `verdict.json`, `correction.json`. Faults are kept from
 one call of the target to the next: not all ran on the same state of the code, and each is compared with an undisturbed run of its own.

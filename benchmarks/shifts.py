@@ -5,22 +5,19 @@ goes on where it was stopped; `--page` only writes the page. CODSA_DATA names th
 """
 
 import argparse
-import json
 import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 from PIL import Image
 
+from benchmarks.results import Results
 from codsa_ray import Job, run
 from codsa_ray.candidates import Candidate
 from codsa_ray.domain import OTHERS, POOLED, POWERS, TARGET
@@ -31,6 +28,7 @@ from codsa_ray.risk import balanced, estimate, group_means
 from codsa_ray.seeds import fingerprint
 
 RUNS = Path("runs/shifts")
+RESULTS = Results("shifts")
 PAGE = Path("docs/benchmarks/shifts.md")
 DIFFUSION = "tabular_diffusion:steps=200,pretrain=300,width=64,batch=128"  # as in claims_transfer.py
 ALONE = "tabular_diffusion:steps=200,pretrain=0,width=64,batch=128"
@@ -229,11 +227,6 @@ def judged(kept: Kept) -> dict[str, dict[str, Any]]:
     return found
 
 
-def path_of(name: str, learner: str, seed: int) -> Path:
-    """Where a cell is kept."""
-    return RUNS / f"{name.replace(', ', '-').replace(' ', '-')}.{learner}.{seed}.json"
-
-
 def measure(name: str, learner: str, seed: int) -> dict[str, Any]:
     """A whole pass and what its test rows say of every way; learners of one seed go on with the same generators."""
     case, place = CASES[name], RUNS / f"{name.replace(', ', '-').replace(' ', '-')}.{seed}"
@@ -252,15 +245,9 @@ def measure(name: str, learner: str, seed: int) -> dict[str, Any]:
     return {"ways": ways, "verdict": verdict, "seconds": seconds, "data": report.facts["data"], "notices": report.facts["notices"]}
 
 
-def cells(name: str, learner: str) -> list[dict[str, Any]]:
-    """What was measured."""
-    found = sorted(RUNS.glob(path_of(name, learner, 0).name.replace(".0.json", ".*.json")))
-    return [json.loads(path.read_text()) for path in found]
-
-
 def section(name: str, learner: str) -> list[str]:
     """Lines of one case and learner: means over seeds, errors over seeds where there are several, else of the test rows."""
-    found = cells(name, learner)
+    found = RESULTS.named(name, learner)
     if not found:
         return []
     lines = [f"| {name}, {learner} ({len(found)} seed(s)) | test loss | against pooled or plain | worst group's |", "|---|---|---|---|"]
@@ -282,10 +269,9 @@ def section(name: str, learner: str) -> list[str]:
 
 def page() -> str:
     """The whole page."""
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
     lines = ["# Other domains, and groups that a label leans on", ""]
     lines += [
-        f"`make bench-shifts` on {date.today()}, {machine}. Whole passes; losses are balanced log losses on test rows of the target domain",
+        f"`make bench-shifts` on {RESULTS.when()}. Whole passes; losses are balanced log losses on test rows of the target domain",
         "(or of all groups alike) that no choice sees; of each way the candidate that was best out of fold. Lower is better. Errors of one",
         "seed are those of its test rows, and of differences where rows were paired; of several seeds, over these.",
         "",
@@ -314,13 +300,12 @@ def main() -> None:
     most = options.seeds or max(case.seeds for case in CASES.values())
     for seed, name in ((seed, name) for seed in range(most) for name in asked_for if seed < (options.seeds or CASES[name].seeds)):
         for learner in CASES[name].learners:
-            path = path_of(name, learner, seed)
-            if path.exists() or time.monotonic() > until:
+            cell = f"{name}, {learner}, {seed}"
+            if cell in RESULTS.read() or time.monotonic() > until:
                 continue
             value = measure(name, learner, seed)
-            path.with_suffix(".part").write_text(json.dumps(value, indent=1))
-            path.with_suffix(".part").replace(path)
-            print(f"{name} {learner} {seed}: {value['seconds']:.0f} s", flush=True)
+            RESULTS.keep(cell, value)
+            print(f"{cell}: {value['seconds']:.0f} s", flush=True)
             PAGE.write_text(page())
     PAGE.write_text(page())
 

@@ -9,7 +9,6 @@ extrapolated from the one before and marked so.
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -29,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.main import Peak
+from benchmarks.results import machine
 
 RUNS = Path("runs/scale")
 PAGE = Path("docs/benchmarks/scale.md")
@@ -176,7 +176,6 @@ def line(cell: Cell, found: dict[str, Any]) -> str:
 
 def page() -> str:
     """What was measured."""
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
     kept = {path: json.loads(path.read_text()) for path in RUNS.glob("*-*-*.json")}
     measured = sorted(
         ((Cell(*map(int, path.stem.split("-"))), found) for path, found in kept.items()),
@@ -185,7 +184,7 @@ def page() -> str:
     lines = [
         "# Sizes",
         "",
-        f"`make bench-scale` on {date.today()}, {machine}. adult's columns; each line a process of its own: read, one final fit of "
+        f"`make bench-scale` on {date.today()}, {machine()}. adult's columns; each line a process of its own: read, one final fit of "
         "sequential_trees, synthesize, apply. Rows a second are of the whole stage, actors' start included; memory is the largest "
         "proportional set size.",
         "",

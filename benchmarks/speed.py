@@ -4,7 +4,6 @@ Reads adult.parquet from the folder that CODSA_DATA names.
 """
 
 import os
-import platform
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -14,9 +13,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from benchmarks import thousand
+from benchmarks.results import machine
 from codsa_ray import Job, pipeline
 from codsa_ray.draw import draw_block
 from codsa_ray.folder import Folder
@@ -94,11 +92,10 @@ def main() -> None:
             lines.append(_line(place, name, reach))
         wall, cores, trials = many_trials(place)
     drawn = thousand.lines()
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
     page = [
         "# Speed",
         "",
-        f"`make bench-speed` on {date.today()}, {machine}.",
+        f"`make bench-speed` on {date.today()}, {machine()}.",
         "",
         "Rows of adult (48,842 rows, 14 columns and the label), decoded and checked against the schema, default settings:",
         "",

@@ -3,8 +3,6 @@
 Rules choose by out-of-fold losses alone; test rows only judge. The prior is learned from the other origins' cells.
 """
 
-import os
-import platform
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import psutil
 from scipy.stats import t as student
 
 from benchmarks.cells import DRAWS, GENERATORS, GRID, TRIALS
 from benchmarks.measured import PLACE, Measured
 from benchmarks.prior import Lesson, lesson, prior_of
+from benchmarks.results import machine
 from benchmarks.tables import CASES, INSIDE
 from benchmarks.tg import on_grid, read
 from codsa_ray import Job
@@ -327,14 +325,13 @@ def main() -> None:
     inside = {case.name.replace(" ", "_").replace(",", "") for case in INSIDE}
     whole, details = tabled(measured, chosen, {one.name for one in measured} - inside)
     within, more = tabled(measured, chosen, inside)
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
     counts: dict[tuple[str, str], int] = defaultdict(int)
     for one in measured:
         counts[one.name, one.learner] += 1
     page = [
         "# Is the verdict right?",
         "",
-        f"`make bench-decisions` on {date.today()}, {machine}: {len(measured)} splits of {len(counts)} cells (table x learner), at most "
+        f"`make bench-decisions` on {date.today()}, {machine()}: {len(measured)} splits of {len(counts)} cells (table x learner), at most "
         f"{max(one.seen.facts['train'] for one in measured):,} training rows, 25 % outer test rows that no rule sees. These are not the "
         f"defaults: {' and '.join(GENERATORS)} alone, {DRAWS} draws at most where a run takes {Job.draws}, {TRIALS} trials where it takes "
         f"{Job.trials}.",

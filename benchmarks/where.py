@@ -6,22 +6,19 @@ default was chosen on.
 """
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 
+from benchmarks.results import Results
 from benchmarks.tables import MOST_TEST, TEST_SHARE, digits
 from codsa_ray import Job, run
 from codsa_ray.judge import title
@@ -30,7 +27,7 @@ from codsa_ray.report.scored import Pair, Scored
 from codsa_ray.risk import estimate, paired
 from codsa_ray.seeds import fingerprint
 
-RUNS = Path("runs/where")
+RESULTS = Results("where")
 PAGE = Path("docs/benchmarks/where-it-wins.md")
 GENERATORS = ("auto",)
 LEARNERS = ("boosted", "logistic")
@@ -177,8 +174,7 @@ def _losses(report: Report) -> dict[str, Any]:
 
 def line(name: str, learner: str) -> str | None:
     """Means over seeds; errors over them where there are several, else of the paired test rows."""
-    stem = _stem(name, learner)
-    cells = [json.loads(path.read_text()) for path in sorted(RUNS.glob(f"{stem}-*.json"))]
+    cells = RESULTS.named(name, learner)
     if not cells:
         return None
     gain, got, ceiling = (np.array([cell[key] for cell in cells if key in cell]) for key in ("gain", "got", "ceiling"))
@@ -198,18 +194,13 @@ def _shown(values: np.ndarray, error: float | None = None) -> str:
     return f"{values.mean():+.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
-def _stem(name: str, learner: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in f"{name} {learner}")
-
-
 def page() -> str:
     """The page."""
-    machine = f"{os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}, no GPU"
     lines = [line(name, learner) for name in SHORTAGES for learner in LEARNERS]
     text = [
         "# Where synthesis wins",
         "",
-        f"`make bench-where` on {date.today()}, {machine}. Whole passes: {', '.join(GENERATORS)}; {DRAWS} draws against bags of {DRAWS}; "
+        f"`make bench-where` on {RESULTS.when()}. Whole passes: {', '.join(GENERATORS)}; {DRAWS} draws against bags of {DRAWS}; "
         "every candidate has the offset and calibration; losses are balanced log losses on test rows that chose nothing.",
         "",
         "Gain: loss of the best candidate without synthesis minus that of the best with it, both by out-of-fold loss, mean over seeds "
@@ -234,16 +225,16 @@ def main() -> None:
     options.add_argument("--learner", action="append", choices=LEARNERS)
     options.add_argument("--page", action="store_true")
     given = options.parse_args()
-    RUNS.mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + 60 * given.minutes
     for seed in range(FIRST, FIRST + (0 if given.page else given.seeds)):
         for learner in given.learner or LEARNERS:
             for name in SHORTAGES:
-                path = RUNS / f"{_stem(name, learner)}-{seed}.json"
-                if path.exists() or time.monotonic() > ends:
+                cell = f"{name}, {learner}, {seed}"
+                if cell in RESULTS.read() or time.monotonic() > ends:
                     continue
-                path.write_text(json.dumps(measure(name, learner, seed)))
-                print(path.stem, path.read_text(), flush=True)
+                RESULTS.keep(cell, measure(name, learner, seed))
+                print(cell, flush=True)
+                PAGE.write_text(page())
     PAGE.write_text(page())
 
 

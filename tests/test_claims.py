@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import claims
 from benchmarks.claims import Claim, Line, measured, page
+from benchmarks.results import Results
 
 vtss = pytest.importorskip("benchmarks.claims_vtss")
 end = pytest.importorskip("benchmarks.claims_vtss_end")
@@ -18,7 +19,7 @@ def lines() -> list[Line]:
 
 
 def test_a_measured_claim_is_kept_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "PLACE", tmp_path)
+    monkeypatch.setattr(claims, "RESULTS", Results("claims", tmp_path))
     asked: list[int] = []
 
     def measure() -> list[Line]:
