@@ -37,6 +37,7 @@ from codsa_ray.schema import Schema
 
 MOST = 12_000  # rows of either half
 RIVAL = "rival:"
+FEWER = {RIVAL + "great": 500}  # rows drawn where as many as were learned from would take an hour
 MIB = 1024.0
 
 
@@ -142,7 +143,8 @@ def drawn_there(halves: Halves, name: str, seed: int) -> tuple[pa.Table, dict[st
     with tempfile.TemporaryDirectory() as place:
         halves.features.assign(**{TARGET: halves.labels}).to_parquet(f"{place}/train.parquet", index=False)
         script = Path(__file__).with_name("rivals.py")
-        command = [os.environ["CODSA_RIVALS"], str(script), name.removeprefix(RIVAL), str(seed), place, str(len(halves.labels))]
+        rows = FEWER.get(name, len(halves.labels))
+        command = [os.environ["CODSA_RIVALS"], str(script), name.removeprefix(RIVAL), str(seed), place, str(rows)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError((done.stderr.strip().splitlines() or ["no word"])[-1])
@@ -153,8 +155,8 @@ def drawn_there(halves: Halves, name: str, seed: int) -> tuple[pa.Table, dict[st
     kept = found.notna().to_numpy()
     group = found[kept].to_numpy(dtype=np.int64)
     table = pa.Table.from_pandas(frame[kept].assign(**{TARGET: group.astype(str)}), preserve_index=False)
-    rows = halves.data.schema.canonical(table)[0].append_column(REGION, pa.array(group.astype(np.int32)))
-    return rows, {**cost, "unlabelled": int((~kept).sum())}
+    drawn = halves.data.schema.canonical(table)[0].append_column(REGION, pa.array(group.astype(np.int32)))
+    return drawn, {**cost, "unlabelled": int((~kept).sum())}
 
 
 def measured(halves: Halves, drawn: pa.Table, seed: int) -> dict[str, Any]:
