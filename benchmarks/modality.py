@@ -19,11 +19,10 @@ import numpy as np
 from benchmarks.tables import Case
 from codsa_ray import Job, run
 from codsa_ray.candidates import Candidate
-from codsa_ray.judge import compared, test_scores, title
-from codsa_ray.outcomes import losses, read_outcome, read_truth
-from codsa_ray.pipeline import Kept, reopened
+from codsa_ray.judge import compared, title
+from codsa_ray.kept import Kept
+from codsa_ray.pipeline import reopened
 from codsa_ray.risk import balanced, estimate, group_means
-from codsa_ray.seeds import fingerprint
 
 LEAST_TESTED = 5  # rows of a group that may be the worst one
 NONE, OFFSET, CALIBRATED, WEIGHTS, BAGS = "none", "offset", "offset and calibration", "class or group weights", "bags"
@@ -113,22 +112,19 @@ def _told(found: Any) -> dict[str, Any]:
 
 def judged(kept: Kept) -> dict[str, dict[str, Any]]:
     """Per way its candidate, balanced test loss with standard error, and the worst group; a way that was not tried is left out."""
-    table, job = kept.table, kept.job
-    folder = kept.out / "judge" / fingerprint(kept.judged_by)
-    truth, found = read_truth(folder), {}
+    scored, found = kept.scored, {}
     names = [group.name for group in kept.bench.rows.groups.items]
-    assert table.truth is not None
-    for way, (candidate, form) in chosen(kept).items():
-        final = read_outcome(folder, candidate)
-        if final is None or final.failed:
+    group, mix = scored.test.group, scored.mix
+    counts = np.bincount(group[group >= 0], minlength=len(names))
+    for way, pair in chosen(kept).items():
+        each = scored.test_losses(pair)
+        if each is None:
             continue
-        scores = test_scores(table.outcomes[candidate.id], final, form, table.truth, job.task, table.mix)
-        each = losses({form: scores}, truth, job.task, table.classes)[form].astype(np.float64)
-        mean, counts = estimate(each[:, None], truth.group, table.mix), np.bincount(truth.group[truth.group >= 0], minlength=len(names))
-        by_group = np.where((counts >= LEAST_TESTED) & (table.mix > 0), group_means(each, truth.group, len(names)), -np.inf)
+        mean = estimate(each[:, None], group, mix)
+        by_group = np.where((counts >= LEAST_TESTED) & (mix > 0), group_means(each, group, len(names)), -np.inf)
         worst = int(np.argmax(by_group))
         told = {"loss": float(mean.mean[0]), "se": float(mean.se[0]), "worst": float(by_group[worst]), "group": names[worst]}
-        found[way] = {"candidate": title(candidate, form), **told}
+        found[way] = {"candidate": title(*pair), **told}
     return found
 
 

@@ -22,10 +22,9 @@ from codsa_ray import Job, run
 from codsa_ray.candidates import Candidate
 from codsa_ray.domain import OTHERS, POOLED, POWERS, TARGET
 from codsa_ray.judge import compared, title
-from codsa_ray.pipeline import Kept, reopened
-from codsa_ray.report.scored import Scored
+from codsa_ray.kept import Kept
+from codsa_ray.pipeline import reopened
 from codsa_ray.risk import balanced, estimate, group_means
-from codsa_ray.seeds import fingerprint
 
 RUNS = Path("runs/shifts")
 RESULTS = Results("shifts")
@@ -213,8 +212,8 @@ def ways_of(kept: Kept) -> dict[str, Pair]:
 
 def judged(kept: Kept) -> dict[str, dict[str, Any]]:
     """Per way its candidate, balanced test loss, that less the first way's (paired by test row), errors of both, and the worst group's."""
-    scored, found = Scored(kept.table, kept.decision, kept.out / "judge" / fingerprint(kept.judged_by), kept.bench.classes), {}
-    ways, groups = ways_of(kept), scored.test.group
+    scored, ways, found = kept.scored, ways_of(kept), {}
+    groups = scored.test.group
     first = next((scored.test_losses(ways[way]) for way in FIRSTS if way in ways), None)
     for way, pair in ways.items():
         losses = scored.test_losses(pair)

@@ -23,9 +23,8 @@ from benchmarks.tables import MOST_TEST, TEST_SHARE, digits
 from codsa_ray import Job, run
 from codsa_ray.judge import title
 from codsa_ray.pipeline import Report, reopened
-from codsa_ray.report.scored import Pair, Scored
+from codsa_ray.report.scored import Pair
 from codsa_ray.risk import estimate, paired
-from codsa_ray.seeds import fingerprint
 
 RESULTS = Results("where")
 PAGE = Path("docs/benchmarks/where-it-wins.md")
@@ -153,8 +152,7 @@ def measure(name: str, learner: str, seed: int) -> dict[str, Any]:
 def _losses(report: Report) -> dict[str, Any]:
     """Test losses of the candidates that out-of-fold losses named, and gains with the error of their paired test rows."""
     with reopened(report.folder) as kept:
-        decision = kept.decision
-        scored = Scored(kept.table, decision, kept.out / "judge" / fingerprint(kept.judged_by), kept.bench.classes)
+        decision, scored = kept.decision, kept.scored
         groups, mix, best = scored.test.group, scored.mix, decision.best or decision.base
 
         def losses(pair: Pair) -> np.ndarray:

@@ -23,8 +23,9 @@ from codsa_ray.audit.two_sample import two_sample
 from codsa_ray.contracts import Progress, silent
 from codsa_ray.errors import SettingError, ShortOfRows
 from codsa_ray.fitdata import REGION
+from codsa_ray.kept import Kept
 from codsa_ray.partition import Partition
-from codsa_ray.pipeline import Kept, reopened, settled
+from codsa_ray.pipeline import reopened, settled
 from codsa_ray.pool import Pool
 from codsa_ray.pools import pool_of
 from codsa_ray.report.inspection import render, sentences

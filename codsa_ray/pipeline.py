@@ -21,6 +21,7 @@ from codsa_ray.folder import Folder
 from codsa_ray.heartbeat import beating
 from codsa_ray.job import Job, plain, restored
 from codsa_ray.judge import Decision, decide_run, final_candidates, running
+from codsa_ray.kept import Kept
 from codsa_ray.manifest import MANIFEST, check_run, claimed, scratch
 from codsa_ray.outcomes import Table
 from codsa_ray.partition import Partition, partition
@@ -160,25 +161,6 @@ def _ask(job: Job, out: Folder, fresh: bool) -> None:
         for name in ("report.json", "report.html"):
             out.delete(name)
     out.write_json("job.json", told)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A run up to its decision.
-
-    Args:
-        short: generators that fell short, with the reason.
-        judged_by: what its scores depend on beside their candidate.
-    """
-
-    out: Folder
-    job: Job
-    fitted: Fitted
-    short: dict[str, str]
-    bench: Bench
-    table: Table
-    decision: Decision
-    judged_by: list[Any]
 
 
 def _pass(

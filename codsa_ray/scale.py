@@ -8,8 +8,9 @@ import numpy as np
 from codsa_ray.candidates import SIZE_CEILING, Candidate
 from codsa_ray.contracts import Progress, silent
 from codsa_ray.errors import SettingError, ShortOfRows
+from codsa_ray.kept import Kept
 from codsa_ray.outcomes import Table
-from codsa_ray.pipeline import SCALING, Kept, reopened, rewrite_report, settled
+from codsa_ray.pipeline import SCALING, reopened, rewrite_report, settled
 from codsa_ray.pool import Pool
 from codsa_ray.pools import ceiling, pool_of
 from codsa_ray.rows import FINAL

@@ -9,11 +9,12 @@ from codsa_ray.contracts import Progress, silent
 from codsa_ray.correct import Correction
 from codsa_ray.errors import SettingError
 from codsa_ray.folder import Folder
+from codsa_ray.kept import Kept
 from codsa_ray.layout import TAR
 from codsa_ray.learners.boosted import Boosted
 from codsa_ray.manifest import MANIFEST, Manifest
 from codsa_ray.model import Model
-from codsa_ray.pipeline import Kept, reopened
+from codsa_ray.pipeline import reopened
 from codsa_ray.plugins import identity, name_of
 from codsa_ray.risk import Classification
 from codsa_ray.rows import FINAL, GROUP

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +16,7 @@ from codsa_ray.errors import InternalError
 from codsa_ray.fitdata import FitData
 from codsa_ray.folder import Folder
 from codsa_ray.generators.bootstrap import Bootstrap
+from codsa_ray.job import Job
 from codsa_ray.pipeline import run, run_until
 from codsa_ray.plugins import identity
 from codsa_ray.seeds import seed_of
@@ -69,7 +71,7 @@ class FittedPoisoned:
 
 @pytest.mark.cluster
 @pytest.mark.parametrize(("how", "tries", "said"), [
-    ("dies", 9, r"a worker died 6 times of block 0 of region 0 in shard 0000-00000000-\w+.parquet of pool poisoned-\w+-1-0-\w+;"),
+    ("dies", 9, r"a worker died 9 times of block 0 of region 0 in shard 0000-00000000-\w+.parquet of pool poisoned-\w+-1-0-\w+;"),
     ("leaves", 1, "a worker failed: SystemExit: 3"),
     ("fills the disk", 1, "a worker failed: OSError: .*No space left on device"),
 ])  # fmt: skip
@@ -97,6 +99,33 @@ def test_a_poison_block_is_named_and_the_rest_is_kept(
         patch.setattr(synthesize, "FEW_ROWS", 10**9)
         other = run(runs.job(data, tmp_path / "other", generator=(Poisoned(str(flag)),)))
     assert runs.contents(report.augmented) == runs.contents(other.augmented)
+
+
+@pytest.mark.cluster
+def test_of_few_rows_the_next_run_names_the_block_that_the_driver_died_of(tmp_path: Path) -> None:
+    """Few rows are drawn in the driver, which cannot say what it died of."""
+    flag, data = tmp_path / "how", runs.written(tmp_path, runs.patients())
+    flag.write_text("dies")
+    job = runs.job(data, tmp_path / "run", generator=(Poisoned(str(flag)),))
+    for code in (17, 0):
+        driver = get_context("spawn").Process(target=synthesized, args=(job,))
+        driver.start()
+        driver.join()
+        assert driver.exitcode == code
+        assert (tmp_path / "run" / "pools" / synthesize.HERE).exists()
+    assert "died 9 times of block 0 of region 0" in (tmp_path / "said").read_text()
+    flag.unlink()
+    run(job)
+    assert not (tmp_path / "run" / "pools" / synthesize.HERE).exists()
+
+
+def synthesized(job: Job) -> None:
+    """In a process of its own: says beside the run what ended it."""
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+    try:
+        run_until(job, "synthesize")
+    except InternalError as error:
+        Path(job.out).with_name("said").write_text(str(error))
 
 
 LOW_ON_MEMORY = """

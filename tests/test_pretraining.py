@@ -13,11 +13,13 @@ from sklearn.datasets import load_digits
 
 from codsa_ray.fitdata import REGION, FitData
 from codsa_ray.folder import Folder
+from codsa_ray.generators import image_diffusion
 from codsa_ray.generators.image_diffusion import ImageDiffusion
 from codsa_ray.generators.text_lm import TextLm
 from codsa_ray.nn.line_loss import LineLoss, plain
 from codsa_ray.nn.lines import Lines
 from codsa_ray.nn.picture_loss import PictureLoss, PictureRows
+from codsa_ray.nn.pictures import Frame
 from codsa_ray.nn.row_sequences import RowSequences
 from codsa_ray.picture import encoded
 from codsa_ray.schema import Column
@@ -134,6 +136,31 @@ def test_where_the_region_fixes_all_columns_no_row_of_a_source_is_told(monkeypat
     assert fitted.block(1, 0).shape == (TEXTS.block, 0)
     assert asked
     assert not any(asked)
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_a_fit_that_died_while_tuned_prepares_no_row_of_its_source(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, few, many, _ = CASES[kind]
+    settings, data = replace(settings, steps=30, pretrain=30, checkpoint=10), of(few, many)
+    with pytest.raises(Died):
+        settings.fit(data, Mortal(Folder(str(tmp_path)), dies_saved=40))
+    asked: list[int] = []
+    told, decoded = RowSequences.told, image_diffusion._values
+
+    def telling(self: RowSequences, table: pa.Table, foreign: bool = False) -> Lines:
+        asked.append(len(table))
+        return told(self, table, foreign)
+
+    def decoding(frame: Frame, pictures: list[bytes], base: None) -> torch.Tensor:
+        asked.append(len(pictures))
+        return decoded(frame, pictures, base)
+
+    monkeypatch.setattr(RowSequences, "told", telling)
+    monkeypatch.setattr(image_diffusion, "_values", decoding)
+    settings.fit(data, LocalWorker(Folder(str(tmp_path))))
+    assert sum(asked) <= len(few)
+    settings.fit(data, LocalWorker(Folder(str(tmp_path / "anew"))))
+    assert sum(asked) >= len(many)
 
 
 @pytest.mark.parametrize("step", [10, 40])

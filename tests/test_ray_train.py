@@ -184,7 +184,7 @@ def test_a_spread_fit_whose_time_is_up_ends_with_its_next_checkpoint_and_goes_on
     job, rows, part = prepared
     fit = watched(prepared, tmp_path / "hours")
     with pytest.raises(OutOfTime, match="the same command goes on"):
-        train_fit(fit, rows, part, None, job, workers=WORKERS, end=time.perf_counter())
+        train_fit(fit, rows, part, None, job, workers=WORKERS, end=time.time())
     assert len({seed for *_, seed in steps(fit)}) == CHECKPOINT
     assert fit.manifest.read() is None
     assert train_fit(fit, rows, part, None, job, workers=WORKERS) is None

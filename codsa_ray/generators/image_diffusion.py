@@ -171,7 +171,7 @@ class ImageDiffusion:
         score = loss.score(held, seed_of(data.seed, "held out")) if len(held.region) else None
         make, source = _making(drawing, names, worker.device), None
         if data.source is not None and self.pretrain:
-            source = self._taught(data.source, loss, base, beside, drawing)
+            source = partial(self._taught, data.source, loss, base, beside, drawing)
         module, training, worker, before = begun(make, source, training, worker, self.pretrain, self.tune)
         trained = train(module, loss, score, training, worker, seed_of(data.seed, "train"))
         if worker.rank == 0:

@@ -127,7 +127,7 @@ class TabularDiffusion:
         score = loss.score(LatentRows.needed(*_latents(held, codec), data.regions), seed_of(data.seed, "held out")) if len(held) else None
         training, taught = Training(self.steps if codec.layout.width else 0, self.rate, checkpoint=self.checkpoint), None
         if data.source is not None and self.pretrain and training.steps:
-            taught = self._taught(data.source, codec, loss)
+            taught = partial(self._taught, data.source, codec, loss)
         module, training, worker, before = begun(partial(deepcopy, network), taught, training, worker, self.pretrain, 1.0)
         if taught is not None:
             training = replace(training, slower=self._slower)

@@ -21,6 +21,7 @@ the small one learns words and little else and a base is slow; texts whose meani
 the texts before: what looks new may be memory; texts of a source may be drawn as they stand there.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -54,6 +55,7 @@ from codsa_ray.seeds import rng_of, seed_of
 
 Form = RowSequences | RowProse
 Split = tuple[pa.Table, pa.Table]
+Lessons = tuple[LineLoss, Score | None]
 SMALL, ADAPTERS, WEIGHTS = (1500, 32, 2e-3), (1000, 32, 5e-4), (1000, 32, 5e-5)
 """What `steps`, `batch` and `rate` are where they are not given: for the small decoder, a base's adapters, all its weights."""
 EVERY, PATIENCE = 50, 4
@@ -155,9 +157,8 @@ class TextLm:
         loss, score = self._lessons(rows, base, worker, tables, data)
         training = replace(training, steps=0) if loss.lines.open.all() else training
         if source is not None and others is not None and training.steps:
-            many = sum(map(len, others)) if len(others[0]) else 0
-            lessons = self._lessons(rows, base, worker, others, source, foreign=True) if many else (loss, score)
-            taught = Taught(*lessons, seed_of(source.seed, "train"), many, source.aside)
+            lessons = partial(self._lessons, rows, base, worker, others, source, foreign=True)
+            taught = partial(_taught, others, source, lessons, (loss, score))
         module, training, worker, before = begun(make, taught, training, worker, self.pretrain, self.tune)
         trained = train(module, loss, score, training, worker, seed_of(data.seed, "train"))
         if worker.rank == 0:
@@ -226,9 +227,7 @@ class TextLm:
     def _usual(self) -> tuple[int, int, float]:
         return SMALL if self.base is None else ADAPTERS if self.lora else WEIGHTS
 
-    def _lessons(
-        self, rows: Form, base: CausalBase | None, worker: Worker, tables: Split, data: FitData, foreign: bool = False
-    ) -> tuple[LineLoss, Score | None]:
+    def _lessons(self, rows: Form, base: CausalBase | None, worker: Worker, tables: Split, data: FitData, foreign: bool = False) -> Lessons:
         """What is learned of (learned, held-out) rows, and how it is scored."""
         learned, held = tables
         mass = natural(learned[REGION].to_numpy(), np.zeros(len(learned), dtype=bool), data.regions)
@@ -263,6 +262,12 @@ def _network(settings: TextLm, rows: RowSequences, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return GPT2LMHeadModel(config)
+
+
+def _taught(others: Split, source: FitData, lessons: Callable[[], Lessons], own: Lessons) -> Taught:
+    """What texts of a source teach; the target's own stand for what is not there."""
+    many = sum(map(len, others)) if len(others[0]) else 0
+    return Taught(*(lessons() if many else own), seed_of(source.seed, "train"), many, source.aside)
 
 
 def _telling(tables: Split, schema: Schema) -> Split:

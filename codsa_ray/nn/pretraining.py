@@ -36,7 +36,7 @@ class Taught:
 
 
 def begun(
-    make: Callable[[], nn.Module], source: Taught | None, training: Training, worker: Worker, steps: int, share: float
+    make: Callable[[], nn.Module], source: Callable[[], Taught] | None, training: Training, worker: Worker, steps: int, share: float
 ) -> tuple[nn.Module, Training, Worker, dict[str, Any] | None]:
     """(the module to train, how, the worker as that training sees it, what came of the source).
 
@@ -44,7 +44,7 @@ def begun(
 
     Args:
         make: the untrained module, the same each time; data parallelism wraps a module once.
-        source: None where there is none: nothing is changed then.
+        source: None where there is none: nothing is changed then. Asked only where its rows have still to teach.
         training: of a module that no source taught.
         steps: on the source's rows, at most.
         share: of the rate, after that.
@@ -53,13 +53,14 @@ def begun(
     if source is None or not training.steps:
         return module, training, worker, None
     told = reached(worker, TUNE)
-    if told is None and not source.rows:
-        return module, training, worker, {"rows": 0, "aside": source.aside}
     if told is None:
-        trained = train(make(), source.loss, source.score, replace(training, steps=steps), Phase.of(worker, "pretrain"), source.seed)
+        taught = source()
+        if not taught.rows:
+            return module, training, worker, {"rows": 0, "aside": taught.aside}
+        trained = train(make(), taught.loss, taught.score, replace(training, steps=steps), Phase.of(worker, "pretrain"), taught.seed)
         module.load_state_dict({name: torch.from_numpy(array) for name, array in trained.weights.items()})
-        source.settle(module)
-        told = {"rows": source.rows, "aside": source.aside, **source.facts, "step": trained.step, "history": trained.history}
+        taught.settle(module)
+        told = {"rows": taught.rows, "aside": taught.aside, **taught.facts, "step": trained.step, "history": trained.history}
     tuned = replace(training, rate=training.rate * share, untrained=True)
     return module, tuned, Phase.of(worker, TUNE, steps, told), told
 

@@ -187,7 +187,7 @@ def spread(
         first = next(iter(left.values()))
         fault = _fault(pieces(first), make, workers, resources) if pieces else ""
         others = f" and of {len(left) - 1} others" if len(left) > 1 else ""
-        said = f"a worker died {2 * (1 + RETRIES)} times of {fault}{first}{others}"
+        said = f"a worker died {(3 if fault else 2) * (1 + RETRIES)} times of {fault}{first}{others}"
         raise InternalError(f"{said}; run again when mended, finished parts are kept")
 
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import product
 from math import inf
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ SPREAD_ROWS = 20_000
 """Of a fold. Fits on fewer take one GPU each, side by side: a trainer needs 6 seconds to start."""
 CURRENT = "current.json"
 LEAST_WAIT = 0.1  # seconds
+LATE = 900.0
+"""Seconds that trainers are waited for when time is up: they stop at a checkpoint, which comes every ten minutes at the latest."""
 
 
 @dataclass
@@ -248,40 +250,39 @@ def _run(
     # As many as there are workers: a fit uses one core, and more of them would only hold memory.
     yield from _side_by_side(small, lambda: job.workers, lambda fit: _task(fit).remote(fit, shared), end)
     spread = [fit for fit in waiting if fit.fit in large]
-    yield from _side_by_side(
-        spread, lambda: trainers(job), lambda fit: _trainer().remote(fit, shared, job, end - perf_counter()), end, True
-    )
+    # A moment by the wall clock, which machines share: a trainer that begins again after its node died has what is left.
+    over = time() + end - perf_counter()
+    yield from _side_by_side(spread, lambda: trainers(job), lambda fit: _trainer().remote(fit, shared, job, over), end, LATE)
 
 
 def _side_by_side(
-    waiting: list[FitJob], most: Callable[[], int], begin: Callable[[FitJob], Any], end: float, patient: bool = False
+    waiting: list[FitJob], most: Callable[[], int], begin: Callable[[FitJob], Any], end: float, late: float = 0.0
 ) -> Generated[tuple[FitJob, str | None] | None, None, None]:
     """See `_run`.
 
     Args:
         most: how many at a time; asked again each time that one has ended, for clusters grow.
         begin: gives out one.
-        patient: each stops by itself at its next checkpoint after `end`: they are waited for.
+        late: seconds that they are waited for after `end`, by when each should have stopped by itself.
     """
     import ray
 
     refs: dict[Any, FitJob] = {}
-    bound = inf if patient else end
     try:
         while refs or waiting:
             while waiting and len(refs) < most():
                 fit, *waiting = waiting
                 refs[begin(fit)] = fit
-            ready, _ = ray.wait(list(refs), num_returns=1, timeout=max(bound - perf_counter(), LEAST_WAIT) if bound < inf else None)
+            ready, _ = ray.wait(list(refs), num_returns=1, timeout=max(end + late - perf_counter(), LEAST_WAIT) if end < inf else None)
             if not ready:
                 yield None
                 continue
             fit = refs.pop(ready[0])
             yield fit, _got(ready[0], fit)
     finally:
-        late = None if patient and perf_counter() >= end else 0
+        left = max(end + late - perf_counter(), 0) if perf_counter() >= end else 0
         # Ray ends this process where it is to cancel what has just ended.
-        for ref in ray.wait(list(refs), num_returns=len(refs), timeout=late)[1] if refs else ():
+        for ref in ray.wait(list(refs), num_returns=len(refs), timeout=left)[1] if refs else ():
             ray.cancel(ref, force=True)
 
 
@@ -332,12 +333,11 @@ def _trainer() -> Any:
     return ray.remote(num_cpus=0, max_retries=RETRIES, runtime_env={"env_vars": BEFORE_IMPORT})(_train_task)
 
 
-def _train_task(fit: FitJob, shared: tuple[Rows, dict[int, Partition], Related | None], job: Job, left: float) -> str | None:
+def _train_task(fit: FitJob, shared: tuple[Rows, dict[int, Partition], Related | None], job: Job, over: float) -> str | None:
     from codsa_ray.stages.train import train_fit
 
     rows, partitions, source = shared
-    # Seconds and not a moment: another machine's clock counts from another start.
-    return train_fit(fit, rows, partitions[fit.fold].of_generator(fit.share), source, job, end=perf_counter() + left)
+    return train_fit(fit, rows, partitions[fit.fold].of_generator(fit.share), source, job, end=over)
 
 
 def _task(fit: FitJob) -> Any:

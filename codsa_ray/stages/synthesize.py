@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +29,8 @@ from codsa_ray.stages.metrics import drew
 
 REDRAWN = b"redrawn"
 FEW_ROWS = 20_000
+HERE = "drawn_here.json"
+"""Lies among pools while the driver itself draws. Found there, a block may be what it died of: workers, which it outlives, draw then."""
 KEEP_SECONDS = 2.0
 """How long shards of a large pool may go unrecorded: a driver that dies costs that much drawing, as only recorded ones are kept."""
 
@@ -146,12 +149,16 @@ def synthesize(
     tasks = [(pool, ShardTask(shard, fit, pool.folder)) for pool, fit in pools for shard in pool.missing()]
     total, drawn = sum(task.shard.blocks * pool.block for pool, task in tasks), 0
     reasons: dict[int, str] = {}
-    here, work = total <= FEW_ROWS and not gpus, [task for _, task in tasks]
+    work = [task for _, task in tasks]
+    places = {task.folder for task in work}
+    here = total <= FEW_ROWS and not gpus and not any(place.exists(HERE) for place in places)
+    for place in places if here else ():
+        place.write_json(HERE, {})
     each = _resources(work, gpus)
     if not here:
         room("synthesize", progress, **each)
     ledger = Ledger(Counter(pool.key.id for pool, _ in tasks))
-    try:
+    with closing(ledger):
         for index, result in spread(work, MakeDrawer(rows, partitions), workers, here=here, pieces=ShardTask.blocks, **each):
             if "short" in result:
                 reasons[index] = result["short"]
@@ -160,8 +167,8 @@ def synthesize(
                 drawn, shard = drawn + result["record"].rows, work[index].shard
                 log("shard", pool=shard.key.id, shard=shard.name, rows=result["record"].rows, seconds=result["seconds"])
             progress("synthesize", drawn, total)
-    finally:
-        ledger.write()
+    for place in places:
+        place.delete(HERE)
     # In the order of the tasks, not of their ends: the same run names the same reason.
     short = {work[index].shard.key.generator: reasons[index] for index in sorted(reasons, reverse=True)}
     _complete(pools, short)
@@ -185,9 +192,9 @@ class Ledger:
         self.waiting.setdefault(pool.key.id, (pool, {}))[1][shard.name] = record
         self.left[pool.key.id] -= 1
         if not self.left[pool.key.id] or time.monotonic() - self.last > KEEP_SECONDS:
-            self.write()
+            self.close()
 
-    def write(self) -> None:
+    def close(self) -> None:
         """Writes what waits into its pools' records."""
         for pool, written in self.waiting.values():
             pool.record(written)

@@ -183,7 +183,7 @@ def train_fit(
     """Fits over Ray Train workers (`workers_of` the job by default); a dead one costs what came after the last checkpoint.
 
     Args:
-        end: by time.perf_counter; see `TrainWorker`.
+        end: see `TrainWorker`.
 
     Returns:
         Why it could not be fitted, or None.
@@ -208,7 +208,7 @@ def train_fit(
             "source": source,
             "folder": fit.folder.address,
             "gpu": gpu,
-            "end": time.time() + end - time.perf_counter(),
+            "end": end,
         },
         torch_config=TorchConfig(backend="nccl" if gpu and is_nccl_available() else "gloo"),
         scaling_config=_scaling(fit, gpu, workers),
