@@ -118,8 +118,8 @@ def page() -> str:
         "that of held-out rows; 1 is as far as fresh rows, 0 copies. Copies: share of drawn rows equal to one learned from.",
         "- CPU seconds are of all threads, upper bounds where the machine had other work; "
         "peak is of the whole process, about 260 MiB of it libraries. `rival:` ones run in an "
-        "environment of their own with the settings of benchmarks/rivals.py (GReaT: a small GPT-2 of random weights that learns from 500 rows and draws as many); "
-        "what a rival could not do is in its line.",
+        "environment of their own with the settings of benchmarks/rivals.py (GReaT: a small GPT-2 of random weights that learns from "
+        "500 rows and draws as many); what a rival could not do is in its line.",
     ]
     for name in SETS:
         lines += section(name)
