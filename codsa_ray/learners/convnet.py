@@ -31,6 +31,7 @@ from codsa_ray.last_layer import retrained
 from codsa_ray.nn.augmenting import FLIP, KINDS, SHIFT, augmented, shares, turned
 from codsa_ray.nn.device import gpu_dtype, one_thread
 from codsa_ray.nn.here import train_here
+from codsa_ray.nn.longer import longer
 from codsa_ray.nn.mass import Mass
 from codsa_ray.nn.picture_classifiers import PictureClassifier, SmallTrunk
 from codsa_ray.nn.train import Training
@@ -104,8 +105,8 @@ class Convnet:
         return Needs(gpus=self.gpus, kinds=kinds, tasks=tasks, offset=True, holds_out=True)
 
     def variants(self) -> tuple[Self, ...]:
-        """These settings; pictures mirrored too; mixed rows; slower."""
-        others = (replace(self, augment=FLIP), replace(self, mixup=0.2), replace(self, rate=self._rate / 3))
+        """These settings; pictures mirrored too; mixed rows; slower; longer (nn/longer.py)."""
+        others = (replace(self, augment=FLIP), replace(self, mixup=0.2), replace(self, rate=self._rate / 3), longer(self))
         return (self, *(other for other in others if other != self))
 
     @property

@@ -31,6 +31,7 @@ from codsa_ray.modalities import TABLE, TEXTS, Modalities, absent, taken
 from codsa_ray.nn.augmenting import SHIFT, augmented
 from codsa_ray.nn.device import one_thread
 from codsa_ray.nn.here import train_here
+from codsa_ray.nn.longer import longer
 from codsa_ray.nn.mass import Mass
 from codsa_ray.nn.picture_classifiers import PictureClassifier, SmallTrunk
 from codsa_ray.nn.train import Training
@@ -92,8 +93,8 @@ class Joint:
         return Needs(kinds=TABLE_KINDS | {"text", "image"}, tasks=frozenset({"classification"}), holds_out=True)
 
     def variants(self) -> tuple[Self, ...]:
-        """These settings; averaged; a lighter penalty on words."""
-        others = (replace(self, fusion=AVERAGE), replace(self, penalty=self.penalty / 10))
+        """These settings; averaged; a lighter penalty on words; pictures longer (nn/longer.py)."""
+        others = (replace(self, fusion=AVERAGE), replace(self, penalty=self.penalty / 10), longer(self))
         return (self, *(other for other in others if other != self))
 
     def encoder(self, train: pa.Table, schema: Schema) -> Modalities:

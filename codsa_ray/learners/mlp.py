@@ -17,6 +17,7 @@ from codsa_ray.contracts import Needs, Predictor
 from codsa_ray.encode import OneHot
 from codsa_ray.errors import CandidateError
 from codsa_ray.last_layer import retrained
+from codsa_ray.nn.longer import longer
 from codsa_ray.schema import Schema
 from codsa_ray.scores import OneClass, best_constant, log_probabilities
 from codsa_ray.seeds import rng_of, seed_of
@@ -70,13 +71,13 @@ class Mlp:
         return Needs(tasks=frozenset({"classification", "regression"}), offset=True, negative=True, holds_out=True)
 
     def variants(self) -> tuple[Self, ...]:
-        """These settings; slower; slower in small batches, for few or rare rows; a large batch, for many.
+        """These settings; slower; slower in small batches, for few or rare rows; a large batch, for many; longer (nn/longer.py).
 
         Balanced log loss after the offset, mean of four cells with 3 to 70 rare rows (benchmarks/claims_plain_training.py): .54, .36, .31,
         .78; smoothing on top of slower steps gives .30, SAM-A .38 in 2.5 times the time.
         """
         slow = replace(self, rate=self.rate / 3)
-        return (self, slow, replace(slow, batch=max(1, self.batch // 4)), replace(self, batch=4 * self.batch))
+        return (self, slow, replace(slow, batch=max(1, self.batch // 4)), replace(self, batch=4 * self.batch), longer(self))
 
     def encoder(self, train: pa.Table, schema: Schema) -> OneHot:
         """Standardised and one-hot columns."""

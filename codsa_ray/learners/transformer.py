@@ -32,6 +32,7 @@ from codsa_ray.last_layer import retrained
 from codsa_ray.nn.device import gpu_dtype, one_thread
 from codsa_ray.nn.here import train_here
 from codsa_ray.nn.lines import CHARACTERS
+from codsa_ray.nn.longer import longer
 from codsa_ray.nn.pretrained import Pretrained
 from codsa_ray.nn.sentences import encoder, tokens
 from codsa_ray.nn.text_classifier import Module, TextClassifier, TextLoss, TextRows, scored
@@ -96,8 +97,8 @@ class Transformer:
         return Needs(gpus=self.gpus, kinds=TABLE_KINDS | {"text"}, tasks=frozenset({"classification"}), offset=True, holds_out=True)
 
     def variants(self) -> tuple[Self, ...]:
-        """These settings, then slower."""
-        return (self, replace(self, rate=LOWER * self._usual[1]))
+        """These settings; slower; longer (nn/longer.py)."""
+        return (self, replace(self, rate=LOWER * self._usual[1]), longer(self))
 
     @property
     def _usual(self) -> tuple[int, float, float]:
