@@ -8,7 +8,6 @@ Python of an environment that `make rivals` makes; without it rivals are left ou
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.child import ended
 from benchmarks.generated import RIVAL, SETS
 from benchmarks.results import Results
 
@@ -56,12 +56,12 @@ def run(name: str, generator: str, seed: int, ends: float) -> None:
         path = Path(place) / "cell.json"
         command = [sys.executable, "-m", "benchmarks.generated", name, generator, str(seed), str(path)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
-        except subprocess.TimeoutExpired:
-            RESULTS.keep(cell, {"failed": f"not done after {LIMIT} s"})
+            wrong = ended(command, LIMIT)
+        except TimeoutError as error:
+            RESULTS.keep(cell, {"failed": str(error)})
             return
-        if done.returncode:
-            print(f"{cell}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+        if wrong:
+            print(f"{cell}: {wrong}", flush=True)
             return
         RESULTS.keep(cell, json.loads(path.read_text()))
     print(f"{cell}: {time.monotonic() - started:.0f} s", flush=True)

@@ -6,7 +6,6 @@ not there, each cell in a process of its own; `--page` only writes the page. COD
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.child import ended
 from benchmarks.modality import WAYS, Half, half_of
 from benchmarks.results import Results
 
@@ -32,14 +32,13 @@ def measured(half: str, name: str, learner: str, seed: int) -> None:
     command = [sys.executable, "-m", "benchmarks.modality", half, name, learner, str(seed), str(PLACE), str(part)]
     started = time.monotonic()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT)
-    except subprocess.TimeoutExpired:
-        print(f"{cell}: not done after {LIMIT} s", flush=True)
+        wrong = ended(command, LIMIT)
+    except TimeoutError as error:
+        print(f"{cell}: {error}", flush=True)
         return
-    last = done.stderr.strip().splitlines()[-1:] if done.returncode else []
-    if not done.returncode:
+    if not wrong:
         RESULTS.keep(cell, json.loads(part.read_text()))
-    print(f"{cell}: {time.monotonic() - started:.0f} s {' '.join(last)}".rstrip(), flush=True)
+    print(f"{cell}: {time.monotonic() - started:.0f} s {wrong}".rstrip(), flush=True)
 
 
 def line(way: str, learner: str, cells: list[dict[str, Any]]) -> str:
