@@ -109,11 +109,11 @@ def _calibrate(job: Job, rows: Rows, part: Partition) -> Calibration:
     related = source.data(FINAL, part) if source else None
     sample = FitData.of(table, data.schema, part.regions.counted(counts), job.seed, related)
     learner: Any = job.learner
-    started = time.perf_counter()
+    started = time.process_time()
     X = learner.encoder(table, data.schema).encode(table)
     classes = len(data.schema.classes) if job.task == "classification" else 0
     learner.fit(X, data.schema.truth(table), np.ones(len(table)), classes=classes, seed=0)
-    seconds = (time.perf_counter() - started) / len(table) * 1000
+    seconds = (time.process_time() - started) / len(table) * 1000
     fit, draw, out = {}, {}, {}
     for generator in job.generator:
         name = identity(generator)
@@ -128,15 +128,15 @@ def _time_generator(generator: Any, sample: FitData) -> tuple[float, float]:
     from codsa_ray.stages.fit import LocalWorker
 
     with tempfile.TemporaryDirectory() as place:
-        started = time.perf_counter()
+        started = time.process_time()
         generator.fit(sample, LocalWorker(Folder(place)))
-        seconds = (time.perf_counter() - started) / max(sample.regions.counts.sum(), 1) * 1000
+        seconds = (time.process_time() - started) / max(sample.regions.counts.sum(), 1) * 1000
         fitted = generator.load(Folder(place))
         largest = int(np.argmax(sample.regions.counts))
         draw_block(fitted, sample.schema, sample.regions, largest, 0)
-        started = time.perf_counter()
+        started = time.process_time()
         table: pa.Table = draw_block(fitted, sample.schema, sample.regions, largest, 1)[0]
-        return seconds, len(table) / max(time.perf_counter() - started, 1e-6)
+        return seconds, len(table) / max(time.process_time() - started, 1e-6)
 
 
 def _costs(job: Job, rows: Rows, partitions: dict[int, Partition], speeds: Calibration) -> list[str]:
