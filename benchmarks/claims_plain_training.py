@@ -2,15 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 from imblearn.over_sampling import SMOTE
 from scipy.special import log_softmax
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from benchmarks.claims import Claim, Line
 from benchmarks.repeated import Measures, above, balanced_loss, below, mean, named, repeated, to_even_classes
+from codsa_ray.learners.convnet import Convnet
 from codsa_ray.learners.mlp import Mlp, set_aside
+from codsa_ray.local import Local
+from codsa_ray.picture import encoded
 
 PAPER = "Shwartz-Ziv, Goldblum, Li, Bruss & Wilson 2023, arXiv:2312.02517"
 BATCHES = (8, 32, 128, 512)
@@ -19,7 +24,7 @@ SETS = {
     "digits, 5-9 rare": (load_digits, lambda y: y >= 5, 700),
     "breast_cancer, malignant rare": (load_breast_cancer, lambda y: y == 0, 180),
 }
-LAYER = Mlp()
+LAYER, NETWORK = Mlp(), Convnet(size=8, width=16)
 
 Part = tuple[np.ndarray, np.ndarray]
 
@@ -97,8 +102,46 @@ def tuned() -> Iterator[Line]:
                 yield Line(f"{where}, {imbalance} : 1: {name}", "as good as SMOTE" if chosen else "", *mean(values), holds)
 
 
+STEPS = (200, 400, 800, 1600)
+COMMONEST, RARER = 100, 10
+
+
+def pictured(rng: np.random.Generator) -> tuple[Part, Part]:
+    """Digits as encoded pictures: exponentially fewer of each class, COMMONEST to a share 1 / RARER as many; the others are new."""
+    X, y = load_digits(return_X_y=True)
+    order = rng.permutation(len(y))
+    wanted = np.round(COMMONEST * RARER ** (-np.arange(10) / 9))
+    train = np.concatenate([order[y[order] == k][: int(wanted[k])] for k in range(10)])
+    test = np.setdiff1d(order, train)
+    pictures = [encoded((row * 15.9).astype(np.uint8).reshape(8, 8, 1)) for row in X]
+    local = Local.of(pa.table({"picture": pa.array(pictures, pa.binary())}), y, 0)
+    coded = NETWORK.encoder(local.table.take(pa.array(train)), local.schema).encode(local.table)
+    return (coded[train], y[train]), (coded[test], y[test])
+
+
+def steps() -> Iterator[Line]:
+    """The balanced log loss after the offset of a small convnet, by the steps that it is trained for."""
+
+    def once(rng: np.random.Generator) -> Measures:
+        (X, y), (new, truth) = pictured(rng)
+        seed, found = int(rng.integers(2**31)), {}
+        for many in STEPS:
+            learner = replace(NETWORK, epochs=0, least=many, most=many)
+            scores = learner.fit(X, y, np.ones(len(y)), classes=10, seed=seed).scores(new)
+            found[str(many)] = balanced_loss(to_even_classes(scores, y), truth)
+        return found
+
+    found = repeated(once, "steps", 2 * TIMES)
+    for many, values in found.items():
+        yield Line(f"convnet, {many} steps", "", *mean(values))
+    for fewer, more in pairwise(found):
+        fall, claimed = found[fewer] - found[more], fewer == str(STEPS[0])
+        yield Line(f"fall from {fewer} steps to {more}", "above 0" if claimed else "", *mean(fall), above(fall) if claimed else None)
+
+
 HOLDS = "as good: SMOTE is not below by t; a fall above 0 by t"
 CLAIMS: tuple[Claim, ...] = (
     Claim("plain-batches", PAPER, "Smaller batches are better the rarer a class.", batches),
     Claim("plain-tuned", PAPER, "A network that is tuned and trained plainly does what over-sampling does.", tuned),
+    Claim("plain-steps", PAPER, "What a short training lacks, drawn rows seem to bring where they lengthen it.", steps),
 )
