@@ -1,15 +1,20 @@
 """Spurious correlation on texts: a word planted by the label; the worst group is what each way without synthesis is judged by."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from codsa_ray.job import Job
 from codsa_ray.learners.tfidf import Tfidf
 from codsa_ray.learners.transformer import Transformer
+from codsa_ray.pipeline import run
 from codsa_ray.schema import Column, Schema
+
+import runs
 
 KIND, RUDE = ["clean", "warm", "kind", "quiet"], ["dirty", "cold", "rude", "noisy"]
 FILL = ["the", "room", "was", "staff", "and", "bed", "in", "town"]
@@ -92,3 +97,16 @@ def test_only_the_last_layers_are_trained_again() -> None:
     assert np.allclose(odds[:, 1] - odds[:, 0], np.diff(fitted.scores(X))[:, 0], atol=1e-4)
     one = SMALL.retrained(X[:40], np.zeros(40, dtype=np.int64), np.ones(40), np.ones(40), classes=2, seed=0)
     assert np.allclose(np.exp(one.scores(X[:3]))[:, 0], 1, atol=1e-3)
+
+
+def test_a_run_by_shop_tries_the_last_layer_weights_and_even_samples(here: None, tmp_path: Path) -> None:
+    """The shop is known for training rows only, and no learner sees it; groups are label x shop, of which two are small."""
+    data = runs.written(tmp_path, stamped(40, 8, 0))
+    few = "transformer:longest=16,width=16,blocks=1,heads=2,vocabulary=300,least=12,most=12"
+    given: dict[str, Any] = {"group": ("shop",), "hide": ("shop",), "generator": ("bootstrap",), "trials": 1, "draws": 2}
+    report = run(Job(data=data, target="y", out=str(tmp_path / "run"), learner=few, folds=1, repeats=1, workers=2, **given))
+    tried = " ".join(candidate["name"] for candidate in report.facts["candidates"])
+    assert "last layer" in tried
+    assert "group weights" in tried
+    assert "undersampled" in tried
+    assert len(report.facts["groups"]) == 4
