@@ -18,6 +18,7 @@ FOLDERS = {"nn": 1.0, "generators": 2.0, "strata": 2.0, "allocators": 2.0, "lear
 NAMED = {
     "local.py": 4.2,
     "pipeline.py": 4.2,
+    "kept.py": 4.1,
     "more.py": 4.2,
     "model.py": 4.1,
     "inspection.py": 4.3,
