@@ -70,7 +70,7 @@ def batches() -> Iterator[Line]:
 
 
 SLOW = replace(LAYER, rate=LAYER.rate / 3)
-VARIANTS = dict(zip(("plain", "slow", "slow, batch 16", "batch 256"), LAYER.variants(), strict=False))
+VARIANTS = dict(zip(("plain", "slow", "slow, batch 16", "batch 256", "longer"), LAYER.variants(), strict=True))
 SETTINGS = {**VARIANTS, "slow, smoothing .1": replace(SLOW, smoothing=0.1), "slow, SAM-A": replace(SLOW, rho=0.05, asymmetry=0.5)}
 
 

@@ -6,6 +6,7 @@ import os
 import platform
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,13 @@ import psutil
 
 PLACE = Path(__file__).parent / "results"
 STAMP = ("cell", "date", "machine")
+
+
+@lru_cache(maxsize=16)
+def _cells(path: Path, size: int, written: int) -> dict[str, dict[str, Any]]:
+    """Cells of a file as it is now: a page asks for each of its settings, and the file is read once."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {line["cell"]: line for line in lines}
 
 
 def machine() -> str:
@@ -41,8 +49,8 @@ class Results:
         """cell -> what was kept, with its date and machine, in the order in which cells were first measured."""
         if not self.path.exists():
             return {}
-        lines = [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
-        return {line["cell"]: line for line in lines}
+        stat = self.path.stat()
+        return dict(_cells(self.path, stat.st_size, stat.st_mtime_ns))
 
     def named(self, *names: str) -> list[dict[str, Any]]:
         """What was measured of one setting: the cells `NAMES..., SEED`, by seed."""

@@ -194,7 +194,7 @@ def _shown(values: np.ndarray, error: float | None = None) -> str:
 
 def page() -> str:
     """The page."""
-    lines = [line(name, learner) for name in SHORTAGES for learner in LEARNERS]
+    lines = {f"{name} ({learner})": line(name, learner) for name in SHORTAGES for learner in LEARNERS}
     text = [
         "# Where synthesis wins",
         "",
@@ -208,9 +208,9 @@ def page() -> str:
         "",
         "| shortage | learner | seeds | best without | gain | best with (mostly) | ceiling | verdicts | verdict's gain | wrong |",
         "|---|---|---|---|---|---|---|---|---|---|",
-        *(one for one in lines if one),
+        *filter(None, lines.values()),
     ]
-    waiting = [f"{name} ({learner})" for name in SHORTAGES for learner in LEARNERS if line(name, learner) is None]
+    waiting = [setting for setting, one in lines.items() if one is None]
     text += ["", f"Not measured yet: {'; '.join(waiting)}."] if waiting else []
     return "\n".join(text) + "\n"
 

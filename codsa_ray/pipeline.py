@@ -44,7 +44,7 @@ from codsa_ray.stages.search import VERSION as SCORES
 from codsa_ray.stages.search import Limit, Trial, search, try_all
 from codsa_ray.stages.source import source_identity, source_of
 from codsa_ray.stages.strategy import Space, strategy
-from codsa_ray.stages.synthesize import synthesize
+from codsa_ray.stages.synthesize import Drawn, synthesize
 
 STAGES = ("read", "fit", "synthesize", "search", "report")
 SCALING = "scaling.json"
@@ -219,10 +219,16 @@ def _draw(
         for draw in range(job.draws):
             pool = pool_of(out / "pools", fit.generator, fit.fit, fit.fold, draw, job.seed, counts, fit.share)
             pools[name, fit.fold, draw, fit.share] = pool, fit
+    drawn = _drawn("synthesize", job, rows, partitions, pools, clock)
+    return {key: value for key, value in pools.items() if key[0] not in drawn.short}, drawn.short
+
+
+def _drawn(name: str, job: Job, rows: Rows, partitions: dict[int, Partition], pools: Pools, clock: Clock) -> Drawn:
+    """Draws what pools lack, a stage `name` of its own."""
     asked = sum(int(pool.ceiling(len(partitions[FINAL].regions)).sum()) for pool, _ in pools.values())
     drawn = synthesize(rows, partitions, list(pools.values()), job.workers, job.gpus, clock.progress)
-    clock.tick("synthesize", asked, drawn.rows or asked, not drawn.rows)
-    return {key: value for key, value in pools.items() if key[0] not in drawn.short}, drawn.short
+    clock.tick(name, asked, drawn.rows or asked, not drawn.rows)
+    return drawn
 
 
 def _search(job: Job, bench: Bench, generators: list[str], out: Folder, mark: str, clock: Clock) -> Table:
@@ -302,7 +308,7 @@ def _final(
             key = (candidate.generator, FINAL, draw, candidate.share)
             counts = np.maximum(plan.counts, pools[key][0].ceiling(len(plan.counts)) if key in pools else 0)
             pools[key] = pool_of(out / "pools", fit.generator, fit.fit, FINAL, draw, job.seed, counts, fit.share), fit
-    drawn = synthesize(bench.rows, bench.partitions, list(pools.values()), job.workers, job.gpus, clock.progress)
+    drawn = _drawn("draw", job, bench.rows, bench.partitions, pools, clock)
     if shipped.generator in drawn.short:
         raise ShortOfRows(f"{drawn.short[shipped.generator]}; leave this --generator out")
     drawn_pools = {key: pool for key, (pool, _) in pools.items() if key[0] not in drawn.short}

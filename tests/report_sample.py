@@ -363,6 +363,7 @@ def _stages() -> list[dict[str, Any]]:
         ("fit", 1438, 1438, 21.4),
         ("synthesize", 0, 31744, 6.2),
         ("search", 1438, 47454, 38.0),
+        ("draw", 3100, 3100, 1.1),
         ("apply", 1438, 4538, 5.5),
     ]
     return [

@@ -93,7 +93,7 @@ class Joint:
         return Needs(kinds=TABLE_KINDS | {"text", "image"}, tasks=frozenset({"classification"}), holds_out=True)
 
     def variants(self) -> tuple[Self, ...]:
-        """These settings; averaged; a lighter penalty on words; pictures longer (nn/longer.py)."""
+        """These settings; averaged; a lighter penalty on words; pictures longer (nn/longer.py), which rows without them do not feel."""
         others = (replace(self, fusion=AVERAGE), replace(self, penalty=self.penalty / 10), longer(self))
         return (self, *(other for other in others if other != self))
 
