@@ -74,6 +74,17 @@ def test_a_cache_on_another_machine_takes_the_place_of_those_of_runs_before(tmp_
     assert (elsewhere / name / "pool.npy").exists()
 
 
+def test_every_stage_has_its_line_and_final_drawing_is_not_counted_as_writing(finished: Report) -> None:
+    lines = {stage["name"]: stage for stage in finished.facts["stages"]}
+    assert list(lines) == ["read", "fit", "synthesize", "search", "decide", "draw", "apply", "judge"], (
+        "the report's own ends after it is written"
+    )
+    rows = {path: pq.read_metadata(path).num_rows for path in Path(finished.folder, "pools").glob("*/*.parquet")}
+    final = sum(many for path, many in rows.items() if "-final-" in path.parent.name)
+    assert lines["draw"]["rows_out"] == final > 0
+    assert lines["synthesize"]["rows_out"] == sum(rows.values()) - final > 0
+
+
 def test_more_rows_of_a_region_are_as_many_as_asked_and_not_the_runs(finished: Report, tmp_path: Path) -> None:
     said = synthesize_more(finished.folder, "state=sick", 37, str(tmp_path / "more"))
     assert said == f"37 rows of state=sick in {tmp_path / 'more'}"
