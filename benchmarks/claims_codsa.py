@@ -38,7 +38,7 @@ TIMES = (0.1, 0.5, 1.0)  # synthetic rows over n, at a share of .5
 MOST = 1.9
 ACROSS = tuple((MOST, alpha) for alpha in ALPHAS)
 POINTS = (*ACROSS, *((times, 0.5) for times in TIMES))
-DIFFUSION = TabularDiffusion(steps=3000, width=256, blocks=4, evaluations=20)
+DIFFUSION = TabularDiffusion(steps=3000, width=256, blocks=4, evaluations=20, rate=2e-3)
 TREES = SequentialTrees(leaf=5)
 FORMS = ("as trained", "with exact offset", "with offset and calibration")
 

@@ -67,7 +67,7 @@ def second(index: int) -> Mapping[str, tuple[float, float, float]]:
         return (X[:, 0] >= 0.5).astype(np.int64)
 
     found = {}
-    for name, generator in (("CoDSA", TabularDiffusion()), ("CoDSA by trees", TREES), ("SMOGN", Smogn(k=2))):
+    for name, generator in (("CoDSA", TabularDiffusion(rate=2e-3)), ("CoDSA by trees", TREES), ("SMOGN", Smogn(k=2))):
         pool = drawn(generator, rep.train, "regression", round(MOST * N * 0.9), index, inside)
         found[name] = min(forest(joined(rep.train, pool, *point), rep) for point in GRID)[1]
         if name == "CoDSA":

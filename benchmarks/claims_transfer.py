@@ -32,7 +32,8 @@ from codsa_ray.stages.fit import LocalWorker
 from codsa_ray.summary import Summary
 
 HALF = (0.5, 0.5)
-FIRST, SECOND, SMALL = DIFFUSION, TabularDiffusion(), TabularDiffusion(steps=200, pretrain=300, width=64, batch=128)
+FIRST, SECOND = DIFFUSION, TabularDiffusion(rate=2e-3)
+SMALL = replace(SECOND, steps=200, pretrain=300, width=64, batch=128)
 WAYS = {"all weights": 0, "LoRA": 8}  # ranks of adapters
 OFF, POOLED = "no transfer", "pooled rows"
 THIN = 10  # rows of a simulation over those of its thinned target

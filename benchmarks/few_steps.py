@@ -30,6 +30,7 @@ from codsa_ray.stages.fit import LocalWorker
 
 PLACE = Path("runs/few_steps")
 PAGE = Path("docs/benchmarks/few-steps.md")
+SETTINGS = TabularDiffusion(rate=2e-3)
 SETS = ("adult", "mammography", "default_credit_card")
 BEST = "as it is, 10"
 FASTER = 1.5
@@ -57,9 +58,9 @@ def measure(name: str, seed: int) -> dict[str, dict[str, float]]:
     counts = halves.data.regions.counts.astype(np.int64)
     with tempfile.TemporaryDirectory() as place:
         started = time.process_time()
-        TabularDiffusion().fit(halves.data, LocalWorker(Folder(place)))
+        SETTINGS.fit(halves.data, LocalWorker(Folder(place)))
         fit = time.process_time() - started
-        fitted = TabularDiffusion().load(Folder(place))
+        fitted = SETTINGS.load(Folder(place))
     for way, make in WAYS.items():
         started = time.process_time()
         drawn = Drawn(make(fitted), halves.data, seed)

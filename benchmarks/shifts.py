@@ -29,8 +29,8 @@ from codsa_ray.risk import balanced, estimate, group_means
 RUNS = Path("runs/shifts")
 RESULTS = Results("shifts")
 PAGE = Path("docs/benchmarks/shifts.md")
-DIFFUSION = "tabular_diffusion:steps=200,pretrain=300,width=64,batch=128"  # as in claims_transfer.py
-ALONE = "tabular_diffusion:steps=200,pretrain=0,width=64,batch=128"
+DIFFUSION = "tabular_diffusion:steps=200,pretrain=300,width=64,batch=128,rate=2e-3"  # as in claims_transfer.py
+ALONE = "tabular_diffusion:steps=200,pretrain=0,width=64,batch=128,rate=2e-3"
 MOST_TEST = 1500
 FIRST = 200
 OURS, DRAWN = "codsa's decision", "best with synthesis"
