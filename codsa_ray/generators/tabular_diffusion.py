@@ -66,8 +66,8 @@ class TabularDiffusion:
         steps: optimizer steps at most; held-out rows may stop the fit before.
         width, blocks: of the residual MLP.
         batch: rows of one step, all workers together.
-        rate: peak learning rate. At half of it table C2ST is .013 higher over six tables; twice of it is .005 lower still, but source data sets
-            are tuned from it too (`python -m benchmarks.generated TABLE tabular_diffusion:rate=R SEED OUT`, seeds 11 and 12).
+        rate: peak learning rate. At half of it table C2ST is .013 higher over six tables; at twice .005 lower, but it is the rate of tuning
+            after a source too (`python -m benchmarks.generated TABLE tabular_diffusion:rate=R SEED OUT`, seeds 11 and 12).
         held_out: share of each region's rows kept for early stopping; 0 runs all steps.
         rows: rows kept in memory at most; beyond it large regions are thinned and weighted up again.
         checkpoint: steps between checkpoints.
