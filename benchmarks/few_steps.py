@@ -5,12 +5,10 @@ the other, about a minute of CPU each; `--seeds 0` only writes the page.
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +19,14 @@ import torch
 from benchmarks.distilled import solver, student
 from benchmarks.generated import Halves, likeness
 from benchmarks.repeated import mean
-from benchmarks.results import machine
+from benchmarks.results import Results
 from codsa_ray.contracts import FittedGenerator
 from codsa_ray.folder import Folder
 from codsa_ray.generators.tabular_diffusion import FittedTabularDiffusion, TabularDiffusion
 from codsa_ray.local import Drawn
 from codsa_ray.stages.fit import LocalWorker
 
-PLACE = Path("runs/few_steps")
+RESULTS = Results("few_steps")
 PAGE = Path("docs/benchmarks/few-steps.md")
 SETTINGS = TabularDiffusion(rate=2e-3)
 SETS = ("adult", "mammography", "default_credit_card")
@@ -87,11 +85,6 @@ def line(way: str, cells: list[dict[str, Any]]) -> str:
     return f"| {' | '.join(shown)} |"
 
 
-def kept(name: str) -> list[dict[str, Any]]:
-    """What was measured of a table, a cell for each seed."""
-    return [json.loads(path.read_text()) for path in sorted(PLACE.glob(f"{name}-*.json"))]
-
-
 def holds(way: str, cells: list[dict[str, Any]]) -> bool:
     """Whether both two-sample tests rise by no more than their standard error over seeds while rows per second rise by half."""
     rises = [mean(np.array([cell[way][key] - cell[BEST][key] for cell in cells])) for key in ("c2st", "rare_c2st")]
@@ -108,11 +101,11 @@ def section(name: str, cells: list[dict[str, Any]]) -> list[str]:
 
 def page() -> str:
     """The whole page."""
-    found = {name: cells for name in SETS if (cells := kept(name))}
+    found = {name: cells for name in SETS if (cells := RESULTS.named(name))}
     fine = [way for way in WAYS if all(holds(way, cells) for cells in found.values())]
     lines = [
         "# Fewer evaluations of tabular_diffusion\n",
-        f"`python -m benchmarks.few_steps` on {date.today()}, {machine()}, other work beside it; one thread, CPU seconds. Tables are cut "
+        f"`python -m benchmarks.few_steps` on {RESULTS.when()}, other work beside it; one thread, CPU seconds. Tables are cut "
         "and measured as in [generators.md](generators.md); .5 is the best C2ST. Each seed has a cut and a fit of its own, and all ways "
         "draw from that fit and from the same noise.",
         "",
@@ -135,12 +128,11 @@ def main() -> None:
     options.add_argument("--minutes", type=float, default=1e9)
     given = options.parse_args()
     torch.set_num_threads(1)
-    PLACE.mkdir(parents=True, exist_ok=True)
     ends = time.monotonic() + 60 * given.minutes
     for seed, name in ((seed, name) for seed in range(given.seeds) for name in SETS):
-        path = PLACE / f"{name}-{seed}.json"
-        if not path.exists() and time.monotonic() < ends:
-            path.write_text(json.dumps(measure(name, seed)))
+        cell = f"{name}, {seed}"
+        if cell not in RESULTS.read() and time.monotonic() < ends:
+            RESULTS.keep(cell, measure(name, seed))
     PAGE.write_text(page())
     print(PAGE.read_text())
 
