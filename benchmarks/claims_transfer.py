@@ -94,13 +94,13 @@ def lines(found: list[Measures], published: tuple[str, str, str], many: str) -> 
     for name, losses in values.items():
         said = published[0] if name == OFF else published[1] if name == "transfer, all weights" else ""
         yield Line(name, said, *mean(losses), None, many)
+    told = "paired" + "; held-out rows kept the source's weights both ways" * np.array_equal(*(values[f"transfer, {way}"] for way in WAYS))
     for way in WAYS:
         mine = values[f"transfer, {way}"]
         for other in (OFF, POOLED, *(name for name in values if name.startswith("control"))):
             gain, said = values[other] - mine, published[2] if other == OFF else ""
-            yield Line(
-                f"gain of transfer, {way}, over {other}", said, *mean(gain), below(mine, values[other]) if other == OFF else None, "paired"
-            )
+            holds = below(mine, values[other]) if other == OFF else None
+            yield Line(f"gain of transfer, {way}, over {other}", said, *mean(gain), holds, told)
 
 
 # The simulations
