@@ -13,6 +13,7 @@ from scipy.special import log_expit
 from torch import nn
 
 from benchmarks.claims import Claim, Line
+from benchmarks.rates import EARLIER
 from benchmarks.repeated import above
 from codsa_ray.correct import fit_all
 from codsa_ray.draw import draw_block
@@ -38,7 +39,7 @@ TIMES = (0.1, 0.5, 1.0)  # synthetic rows over n, at a share of .5
 MOST = 1.9
 ACROSS = tuple((MOST, alpha) for alpha in ALPHAS)
 POINTS = (*ACROSS, *((times, 0.5) for times in TIMES))
-DIFFUSION = TabularDiffusion(steps=3000, width=256, blocks=4, evaluations=20, rate=2e-3)
+DIFFUSION = TabularDiffusion(steps=3000, width=256, blocks=4, evaluations=20, rate=EARLIER)
 TREES = SequentialTrees(leaf=5)
 FORMS = ("as trained", "with exact offset", "with offset and calibration")
 

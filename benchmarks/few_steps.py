@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.distilled import solver, student
 from benchmarks.generated import Halves, likeness
+from benchmarks.rates import EARLIER
 from benchmarks.repeated import mean
 from benchmarks.results import Results
 from codsa_ray.contracts import FittedGenerator
@@ -28,7 +29,7 @@ from codsa_ray.stages.fit import LocalWorker
 
 RESULTS = Results("few_steps")
 PAGE = Path("docs/benchmarks/few-steps.md")
-SETTINGS = TabularDiffusion(rate=2e-3)
+SETTINGS = TabularDiffusion(rate=EARLIER)
 SETS = ("adult", "mammography", "default_credit_card")
 BEST = "as it is, 10"
 FASTER = 1.5
