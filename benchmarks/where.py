@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 
 from benchmarks.rates import EARLIER
+from benchmarks.repeated import mean
 from benchmarks.results import Results
 from benchmarks.tables import MOST_TEST, TEST_SHARE, digits
 from codsa_ray import Job, run
@@ -36,6 +38,7 @@ DRAWS, TRIALS = 5, 20
 MOST = 3_000  # training rows outside the shortage
 LEAST = 16  # of a label
 FIRST = 100
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -173,25 +176,39 @@ def _losses(report: Report) -> dict[str, Any]:
 
 
 def line(name: str, learner: str) -> str | None:
-    """Means over seeds; errors over them where there are several, else of the paired test rows."""
+    """Means over seeds with their errors."""
     cells = RESULTS.named(name, learner)
     if not cells:
         return None
-    gain, got, ceiling = (np.array([cell[key] for cell in cells if key in cell]) for key in ("gain", "got", "ceiling"))
-    errors = [cells[0][key] if len(cells) == 1 else None for key in ("gain_se", "got_se")]
+    ceiling = np.array([cell["ceiling"] for cell in cells if "ceiling" in cell])
     kinds = [cell["verdict"] for cell in cells]
     said = ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
-    lost = sum(kind == "augment" and g < 0 for kind, g in zip(kinds, gain, strict=True))
-    base, most = float(np.mean([cell["base"] for cell in cells])), _shown(ceiling) if len(ceiling) else "-"
+    lost = sum(cell["verdict"] == "augment" and cell["got"] < 0 for cell in cells)
+    base, most = float(np.mean([cell["base"] for cell in cells])), f"{ceiling.mean():+.3f}" if len(ceiling) else "-"
     best = max({cell["best_name"] for cell in cells}, key=[cell["best_name"] for cell in cells].count)
-    shown = f"{base:.3f} | {_shown(gain, errors[0])} | {best} | {most} | {said} | {_shown(got, errors[1])}"
-    return f"| {name} | {learner} | {len(cells)} | {shown} | {lost} |"
+    gain, got = (f"{value:+.3f} ± {error:.3f}" for value, error in (mean_of(cells, "gain"), mean_of(cells, "got")))
+    return f"| {name} | {learner} | {len(cells)} | {base:.3f} | {gain} | {best} | {most} | {said} | {got} | {lost} |"
 
 
-def _shown(values: np.ndarray, error: float | None = None) -> str:
-    if len(values) > 1:
-        error = float(values.std(ddof=1) / np.sqrt(len(values)))
-    return f"{values.mean():+.3f}" + ("" if error is None else f" ± {error:.3f}")
+def mean_of(cells: list[dict[str, Any]], key: str) -> tuple[float, float]:
+    """(mean over seeds, standard error): that of the paired test rows, or over seeds where that is larger, as few seeds understate it."""
+    value, over = mean(np.array([cell[key] for cell in cells], dtype=float))
+    within = float(np.sqrt(np.sum([cell[f"{key}_se"] ** 2 for cell in cells]))) / len(cells)
+    return value, max(over, within)
+
+
+def beyond_chance() -> str:
+    """How many settings gain or lose beyond chance, each for itself and all together."""
+    found = [mean_of(cells, "gain") for name in SHORTAGES for learner in LEARNERS if (cells := RESULTS.named(name, learner))]
+    z = np.array([value / max(error, 1e-12) for value, error in found])
+    # Holm 1979: the smallest p against level / settings, and so on until one is not below.
+    p = np.sort(2 * norm.sf(np.abs(z)))
+    kept = int(np.cumprod(p * np.arange(len(p), 0, -1) <= LEVEL).sum())
+    sure = np.argsort(-np.abs(z))[:kept]
+    return (
+        f"Of {len(z)} settings the gain is beyond two errors in {(z > 2).sum()}, and a loss in {(z < -2).sum()}; "
+        f"with all {len(z)} held to a joint level of {LEVEL:g} (Holm), {(z[sure] > 0).sum()} gains and {(z[sure] < 0).sum()} losses remain."
+    )
 
 
 def page() -> str:
@@ -206,13 +223,16 @@ def page() -> str:
         f"tabular_diffusion learned at the rate {rates}.",
         "",
         "Gain: loss of the best candidate without synthesis minus that of the best with it, both by out-of-fold loss, mean over seeds "
-        "with its standard error (of one seed: that of its paired test rows). Ceiling: what the best without synthesis gains when the "
+        "with its standard error: that of the paired test rows, or over seeds where that is larger. "
+        "Ceiling: what the best without synthesis gains when the "
         "rows that were taken away come back. Verdict's "
         "gain: of what the verdict says to do. Wrong: runs that said `augment` where it lost on test rows.",
         "",
         "| shortage | learner | seeds | best without | gain | best with (mostly) | ceiling | verdicts | verdict's gain | wrong |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *filter(None, lines.values()),
+        "",
+        beyond_chance(),
     ]
     waiting = [setting for setting, one in lines.items() if one is None]
     text += ["", f"Not measured yet: {'; '.join(waiting)}."] if waiting else []

@@ -183,7 +183,7 @@ def _decided(
     fitted = _fit(job, rows, partitions, out, mark, clock)
     if last == "fit":
         return None
-    pools, short = _draw(job, rows, partitions, fitted, out, clock)
+    pools, short = _searched_pools(job, rows, partitions, fitted, out, clock)
     if last == "synthesize":
         return None
     bench = Bench(rows, partitions, {key: pool for key, (pool, _) in pools.items()}, job.learner, job.allocator, cache)  # type: ignore[arg-type]
@@ -206,7 +206,7 @@ def _fit(job: Job, rows: Rows, partitions: dict[int, Partition], out: Folder, ma
 Pools = dict[tuple[str, int, int, float], tuple[Pool, Any]]
 
 
-def _draw(
+def _searched_pools(
     job: Job, rows: Rows, partitions: dict[int, Partition], fitted: Fitted, out: Folder, clock: Clock
 ) -> tuple[Pools, dict[str, str]]:
     pools: Pools = {}
@@ -219,15 +219,15 @@ def _draw(
         for draw in range(job.draws):
             pool = pool_of(out / "pools", fit.generator, fit.fit, fit.fold, draw, job.seed, counts, fit.share)
             pools[name, fit.fold, draw, fit.share] = pool, fit
-    drawn = _drawn("synthesize", job, rows, partitions, pools, clock)
+    drawn = _filled("synthesize", job, rows, partitions, pools, clock)
     return {key: value for key, value in pools.items() if key[0] not in drawn.short}, drawn.short
 
 
-def _drawn(name: str, job: Job, rows: Rows, partitions: dict[int, Partition], pools: Pools, clock: Clock) -> Drawn:
+def _filled(name: str, job: Job, rows: Rows, partitions: dict[int, Partition], pools: Pools, clock: Clock) -> Drawn:
     """Draws what pools lack, a stage `name` of its own."""
     asked = sum(int(pool.ceiling(len(partitions[FINAL].regions)).sum()) for pool, _ in pools.values())
     drawn = synthesize(rows, partitions, list(pools.values()), job.workers, job.gpus, clock.progress)
-    clock.tick(name, asked, drawn.rows or asked, not drawn.rows)
+    clock.tick(name, asked, drawn.rows or asked, bool(asked) and not drawn.rows)
     return drawn
 
 
@@ -308,7 +308,7 @@ def _final(
             key = (candidate.generator, FINAL, draw, candidate.share)
             counts = np.maximum(plan.counts, pools[key][0].ceiling(len(plan.counts)) if key in pools else 0)
             pools[key] = pool_of(out / "pools", fit.generator, fit.fit, FINAL, draw, job.seed, counts, fit.share), fit
-    drawn = _drawn("draw", job, bench.rows, bench.partitions, pools, clock)
+    drawn = _filled("draw", job, bench.rows, bench.partitions, pools, clock)
     if shipped.generator in drawn.short:
         raise ShortOfRows(f"{drawn.short[shipped.generator]}; leave this --generator out")
     drawn_pools = {key: pool for key, (pool, _) in pools.items() if key[0] not in drawn.short}

@@ -3,10 +3,13 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
 from benchmarks.reliability import bound, counted
 from benchmarks.repeated import above, below, critical
+from benchmarks.results import Results
 from benchmarks.verdicts import Judged, beside, reason
+from benchmarks.where import beyond_chance, mean_of
 
 
 def fault(**changed: Any) -> dict[str, Any]:
@@ -66,3 +69,22 @@ def test_two_rules_are_compared_cell_by_cell() -> None:
     found = beside({"one": one, "other": other}, "one", "other")
     assert found == 'Regret of "one" less that of "other", paired: -1.0% (-1.0% to -1.0%), told apart.'
     assert beside({"one": one, "same": one}, "one", "same").endswith("not told apart.")
+
+
+def test_an_error_over_few_seeds_is_never_below_that_of_the_test_rows() -> None:
+    """Two seeds that agree by chance: the paired test rows' error stays, and falls with the number of seeds."""
+    cells = [{"gain": 0.10, "gain_se": 0.03}, {"gain": 0.10, "gain_se": 0.04}]
+    assert mean_of(cells, "gain") == pytest.approx((0.10, 0.025))
+    apart = [{"gain": 0.0, "gain_se": 0.01}, {"gain": 0.2, "gain_se": 0.01}]
+    assert mean_of(apart, "gain") == pytest.approx((0.1, 0.1))
+
+
+def test_of_many_settings_only_those_beyond_their_joint_chance_remain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holm: 20 settings, one 6 errors up, one 4 down, one 2.5 up, which alone among 20 is no news."""
+    gains = iter([6.0, -4.0, 2.5] + [0.5] * 17)
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    monkeypatch.setattr(Results, "named", lambda _, *names: found.setdefault(names, [{"gain": next(gains), "gain_se": 1.0}]))
+    assert beyond_chance() == (
+        "Of 20 settings the gain is beyond two errors in 2, and a loss in 1; "
+        "with all 20 held to a joint level of 0.05 (Holm), 1 gains and 1 losses remain."
+    )
