@@ -20,11 +20,10 @@ from scipy.stats import rankdata
 from benchmarks.claims import Claim, Line
 from benchmarks.claims_codsa import PAPER
 from benchmarks.claims_transfer import drawn
-from benchmarks.rates import EARLIER
 from benchmarks.repeated import Measures, below, mean
+from benchmarks.training import EARLIER
 from codsa_ray.allocators.target_mix import TargetMix
 from codsa_ray.fitdata import REGION, FitData
-from codsa_ray.generators.tabular_diffusion import TabularDiffusion
 from codsa_ray.infer import infer
 from codsa_ray.learners.autoencoder import Autoencoder
 from codsa_ray.plan import sainte_lague
@@ -41,7 +40,7 @@ LONG = 4000  # steps at which a further one hardly lowers the error of rows not 
 SIZES = (6000, 12000)
 LATENT = 64
 DETECTOR = Autoencoder(rate=1e-4, batch=256)
-DIFFUSION = TabularDiffusion(batch=256, steps=1000, rate=EARLIER)
+DIFFUSION = replace(EARLIER, batch=256, steps=1000)
 PUBLISHED = {"real rows": (0.827, 0.832, 0.855), "6000 drawn": (0.886, 0.895, 0.895), "12000 drawn": (0.901, 0.896, 0.932)}
 SAME_STEPS, AGAIN = "real rows, as many steps", "12000 real rows again, as many steps"
 FEW_STEPS = "12000 drawn, steps of the real rows alone"

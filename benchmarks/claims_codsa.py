@@ -1,7 +1,7 @@
 """CoDSA (Tian & Shen 2025): simulation 1, a classification, from its own data, with the controls that the paper lacks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,15 +13,14 @@ from scipy.special import log_expit
 from torch import nn
 
 from benchmarks.claims import Claim, Line
-from benchmarks.rates import EARLIER
 from benchmarks.repeated import above
+from benchmarks.training import EARLIER
 from codsa_ray.correct import fit_all
 from codsa_ray.draw import draw_block
 from codsa_ray.fitdata import ROW, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.generators.interpolation import Interpolation
 from codsa_ray.generators.sequential_trees import SequentialTrees
-from codsa_ray.generators.tabular_diffusion import TabularDiffusion
 from codsa_ray.infer import infer
 from codsa_ray.regions import Region, Regions
 from codsa_ray.risk import Classification, balanced, group_means
@@ -39,7 +38,7 @@ TIMES = (0.1, 0.5, 1.0)  # synthetic rows over n, at a share of .5
 MOST = 1.9
 ACROSS = tuple((MOST, alpha) for alpha in ALPHAS)
 POINTS = (*ACROSS, *((times, 0.5) for times in TIMES))
-DIFFUSION = TabularDiffusion(steps=3000, width=256, blocks=4, evaluations=20, rate=EARLIER)
+DIFFUSION = replace(EARLIER, steps=3000, width=256, blocks=4, evaluations=20)
 TREES = SequentialTrees(leaf=5)
 FORMS = ("as trained", "with exact offset", "with offset and calibration")
 

@@ -21,10 +21,9 @@ from benchmarks.claims_codsa import (
     mean_line,
     replicate,
 )
-from benchmarks.rates import EARLIER
 from benchmarks.repeated import above
+from benchmarks.training import EARLIER
 from codsa_ray.generators.smogn import Smogn
-from codsa_ray.generators.tabular_diffusion import TabularDiffusion
 from codsa_ray.risk import Regression, balanced, group_means
 
 BASES = 10
@@ -68,7 +67,7 @@ def second(index: int) -> Mapping[str, tuple[float, float, float]]:
         return (X[:, 0] >= 0.5).astype(np.int64)
 
     found = {}
-    for name, generator in (("CoDSA", TabularDiffusion(rate=EARLIER)), ("CoDSA by trees", TREES), ("SMOGN", Smogn(k=2))):
+    for name, generator in (("CoDSA", EARLIER), ("CoDSA by trees", TREES), ("SMOGN", Smogn(k=2))):
         pool = drawn(generator, rep.train, "regression", round(MOST * N * 0.9), index, inside)
         found[name] = min(forest(joined(rep.train, pool, *point), rep) for point in GRID)[1]
         if name == "CoDSA":

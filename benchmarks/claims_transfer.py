@@ -17,8 +17,8 @@ import pyarrow as pa
 from benchmarks.claims import Claim, Line
 from benchmarks.claims_codsa import DIFFUSION, PAPER, Part, Replicate, labelled, network, replicate, taken
 from benchmarks.claims_codsa_regression import forest, valued
-from benchmarks.rates import EARLIER
 from benchmarks.repeated import Measures, below, mean
+from benchmarks.training import EARLIER
 from codsa_ray.draw import draw_block
 from codsa_ray.fitdata import REGION, ROW, FitData
 from codsa_ray.folder import Folder
@@ -33,7 +33,7 @@ from codsa_ray.stages.fit import LocalWorker
 from codsa_ray.summary import Summary
 
 HALF = (0.5, 0.5)
-FIRST, SECOND = DIFFUSION, TabularDiffusion(rate=EARLIER)
+FIRST, SECOND = DIFFUSION, EARLIER
 SMALL = replace(SECOND, steps=200, pretrain=300, width=64, batch=128)
 WAYS = {"all weights": 0, "LoRA": 8}  # ranks of adapters
 OFF, POOLED = "no transfer", "pooled rows"

@@ -18,18 +18,17 @@ import torch
 
 from benchmarks.distilled import solver, student
 from benchmarks.generated import Halves, likeness
-from benchmarks.rates import EARLIER
 from benchmarks.repeated import mean
 from benchmarks.results import Results
+from benchmarks.training import EARLIER
 from codsa_ray.contracts import FittedGenerator
 from codsa_ray.folder import Folder
-from codsa_ray.generators.tabular_diffusion import FittedTabularDiffusion, TabularDiffusion
+from codsa_ray.generators.tabular_diffusion import FittedTabularDiffusion
 from codsa_ray.local import Drawn
 from codsa_ray.stages.fit import LocalWorker
 
 RESULTS = Results("few_steps")
 PAGE = Path("docs/benchmarks/few-steps.md")
-SETTINGS = TabularDiffusion(rate=EARLIER)
 SETS = ("adult", "mammography", "default_credit_card")
 BEST = "as it is, 10"
 FASTER = 1.5
@@ -57,9 +56,9 @@ def measure(name: str, seed: int) -> dict[str, dict[str, float]]:
     counts = halves.data.regions.counts.astype(np.int64)
     with tempfile.TemporaryDirectory() as place:
         started = time.process_time()
-        SETTINGS.fit(halves.data, LocalWorker(Folder(place)))
+        EARLIER.fit(halves.data, LocalWorker(Folder(place)))
         fit = time.process_time() - started
-        fitted = SETTINGS.load(Folder(place))
+        fitted = EARLIER.load(Folder(place))
     for way, make in WAYS.items():
         started = time.process_time()
         drawn = Drawn(make(fitted), halves.data, seed)

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from benchmarks.rates import EARLIER
 from benchmarks.results import Results
+from benchmarks.training import EARLIER
 from codsa_ray import Job, run
 from codsa_ray.candidates import Candidate
 from codsa_ray.domain import OTHERS, POOLED, POWERS, TARGET
@@ -30,8 +30,8 @@ from codsa_ray.risk import balanced, estimate, group_means
 RUNS = Path("runs/shifts")
 RESULTS = Results("shifts")
 PAGE = Path("docs/benchmarks/shifts.md")
-DIFFUSION = f"tabular_diffusion:steps=200,pretrain=300,width=64,batch=128,rate={EARLIER}"  # as in claims_transfer.py
-ALONE = f"tabular_diffusion:steps=200,pretrain=0,width=64,batch=128,rate={EARLIER}"
+DIFFUSION = f"tabular_diffusion:steps=200,pretrain=300,width=64,batch=128,rate={EARLIER.rate}"  # as in claims_transfer.py
+ALONE = f"tabular_diffusion:steps=200,pretrain=0,width=64,batch=128,rate={EARLIER.rate}"
 MOST_TEST = 1500
 FIRST = 200
 OURS, DRAWN = "codsa's decision", "best with synthesis"

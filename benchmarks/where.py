@@ -19,12 +19,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from benchmarks.rates import EARLIER
 from benchmarks.repeated import mean
 from benchmarks.results import Results
 from benchmarks.tables import MOST_TEST, TEST_SHARE, digits
+from benchmarks.training import EARLIER, default, named
 from codsa_ray import Job, run
-from codsa_ray.generators.tabular_diffusion import TabularDiffusion
 from codsa_ray.judge import title
 from codsa_ray.pipeline import Report, reopened
 from codsa_ray.report.scored import Pair
@@ -149,7 +148,7 @@ def measure(name: str, learner: str, seed: int) -> dict[str, Any]:
         if len(spare):
             rich = run(Job(f"{place}/whole.parquet", shortage.target, out=f"{place}/rich", generator=("bootstrap",), trials=0, **given))
             found["ceiling"] = found["base"] - _losses(rich)["base"]
-        return {**found, "train": len(train), "verdict": report.verdict.kind, "rate": TabularDiffusion().rate}
+        return {**found, "train": len(train), "verdict": report.verdict.kind, "trained": default()}
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -214,13 +213,13 @@ def beyond_chance() -> str:
 def page() -> str:
     """The page."""
     lines = {f"{name} ({learner})": line(name, learner) for name in SHORTAGES for learner in LEARNERS}
-    rates = " or ".join(f"{rate:g}" for rate in sorted({cell.get("rate", EARLIER) for cell in RESULTS.read().values()}))
+    trained = "; or ".join(sorted({cell.get("trained", named(EARLIER)) for cell in RESULTS.read().values()}))
     text = [
         "# Where synthesis wins",
         "",
         f"`make bench-where` on {RESULTS.when()}. Whole passes: {', '.join(GENERATORS)}; {DRAWS} draws against bags of {DRAWS}; "
         "every candidate has the offset and calibration; losses are balanced log losses on test rows that chose nothing. "
-        f"tabular_diffusion learned at the rate {rates}.",
+        f"tabular_diffusion trained at {trained}.",
         "",
         "Gain: loss of the best candidate without synthesis minus that of the best with it, both by out-of-fold loss, mean over seeds "
         "with its standard error: that of the paired test rows, or over seeds where that is larger. "
