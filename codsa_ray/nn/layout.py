@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 LARGEST = 60.0  # of logits whose exponentials, and the sums of them, are still exact in float32
 WIDEST = 20_000  # dimensions x codes: beyond, a product with the matrix of sums costs more than a softmax each
@@ -52,11 +53,25 @@ class Layout:
         On a CPU by one exponential of all and a product with a matrix of ones: a softmax for each run takes six times as long.
         """
         logits = rows[:, self.reals :]
-        small = logits.shape[1] * (self.parts - self.reals) <= WIDEST
-        if small and logits.numel() and logits.device.type == "cpu" and float(logits.detach().abs().amax()) <= LARGEST:
+        if self._at_once(logits):
             weights = logits.exp()
             return weights / ((weights @ self.sums) @ self.sums.T)
         return torch.cat([logits[:, :0], *(run.softmax(-1).flatten(1) for run in self.codes(rows))], dim=1)
+
+    def surprise(self, rows: Tensor, hot: Tensor) -> Tensor:
+        """(n, codes) cross-entropy of each code's logits in `rows` (n, width) with the one-hot levels `hot` (n, code dimensions).
+
+        On a CPU as `probabilities`: of a training step a quarter goes into cross-entropies run by run.
+        """
+        logits = rows[:, self.reals :]
+        if self._at_once(logits):
+            return (logits.exp() @ self.sums).log() - (logits * hot) @ self.sums
+        codes = zip(self.codes(rows), self.codes(functional.pad(hot, (self.reals, 0))), strict=True)
+        return torch.cat([logits[:, :0], *(-(run.log_softmax(-1) * own).sum(-1) for run, own in codes)], dim=1)
+
+    def _at_once(self, logits: Tensor) -> bool:
+        small = logits.shape[1] * (self.parts - self.reals) <= WIDEST
+        return small and logits.numel() > 0 and logits.device.type == "cpu" and float(logits.detach().abs().amax()) <= LARGEST
 
     def softmax(self, rows: Tensor, scale: float) -> Tensor:
         """`rows` with logits replaced by `scale` times their softmax; the reals are kept."""

@@ -13,7 +13,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from codsa_ray.nn.layout import Layout
 
@@ -72,11 +71,10 @@ def losses(raw: Tensor, clean: Tensor, noisy: Tensor, sigma: Tensor, layout: Lay
     scales, reals = Scales.at(sigma), layout.reals
     known = torch.ones_like(clean[:1]) if known is None else known
     wanted = (clean[:, :reals] - scales.skip * noisy[:, :reals]) / scales.out
-    total = ((raw[:, :reals] - wanted).square() * known[:, :reals]).sum(1)
-    for logits, codes, told in zip(layout.codes(raw), layout.codes(clean), layout.codes(known), strict=True):
-        crossed = functional.cross_entropy(logits.flatten(0, 1), codes.argmax(-1).flatten(), reduction="none")
-        total = total + (crossed.unflatten(0, codes.shape[:2]) * told[..., 0]).sum(1)
-    return total / layout.parts
+    squares = (raw[:, :reals] - wanted).square() * known[:, :reals]
+    told = torch.cat([known[:, :0], *(run[..., 0] for run in layout.codes(known))], dim=1)
+    crossed = layout.surprise(raw, clean[:, reals:] / CODE) * told
+    return (squares.sum(1) + crossed.sum(1)) / layout.parts
 
 
 def guided(conditional: Denoiser, unconditional: Denoiser, scale: float) -> Denoiser:
