@@ -63,11 +63,11 @@ class TabularDiffusion:
     """Settings of the method.
 
     Args:
-        steps: optimizer steps at most; held-out rows may stop the fit before.
+        steps: optimizer steps at most; held-out rows may stop the fit before. Twice as many bring more where rows are many
+            (docs/benchmarks/training.md) and take twice as long.
         width, blocks: of the residual MLP.
         batch: rows of one step, all workers together.
-        rate: peak learning rate. At half of it table C2ST is .013 higher over six tables; at twice .005 lower, but it is the rate of tuning
-            after a source too (`python -m benchmarks.generated TABLE tabular_diffusion:rate=R SEED OUT`, seeds 11 and 12).
+        rate: peak learning rate. Twice of it brings a little (docs/benchmarks/training.md), but it is the rate of tuning after a source too.
         held_out: share of each region's rows kept for early stopping; 0 runs all steps.
         rows: rows kept in memory at most; beyond it large regions are thinned and weighted up again.
         checkpoint: steps between checkpoints.
@@ -81,7 +81,7 @@ class TabularDiffusion:
         continuous: least share of columns that must stand on quantiles; with fewer the fit is refused.
     """
 
-    steps: int = 1200
+    steps: int = 2400
     width: int = 192
     blocks: int = 2
     batch: int = 512
