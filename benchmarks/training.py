@@ -77,7 +77,8 @@ def page() -> str:
         f"[generators.md](generators.md); means of {seeds} cuts (seeds {FIRST} to {FIRST + seeds - 1}) that chose none of these. "
         f"The default is {default()}.",
         "",
-        "More than at the default: the difference of two ways on the same cut, mean over tables with its standard error over them.",
+        "Lower is better, .5 the best. More than at the default: the difference of two ways on the same cut, mean over tables with its "
+        "standard error over them.",
     ]
     for key, title in TESTS.items():
         lines += ["", f"## {title}", "", f"| | {' | '.join(names)} | more than at the default |", "|---" * (len(names) + 2) + "|"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import claims, generators, modalities, shifts, where
+from benchmarks import claims, generators, modalities, shifts, training, where
 from benchmarks.results import Results
 
 ROOT = Path(__file__).parents[1]
@@ -18,6 +18,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     where.PAGE: where.page,
     shifts.PAGE: shifts.page,
     modalities.PAGE: modalities.page,
+    training.PAGE: training.page,
 }
 
 

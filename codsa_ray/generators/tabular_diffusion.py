@@ -67,7 +67,7 @@ class TabularDiffusion:
             (docs/benchmarks/training.md) and take twice as long.
         width, blocks: of the residual MLP.
         batch: rows of one step, all workers together.
-        rate: peak learning rate. Twice of it brings a little (docs/benchmarks/training.md), but it is the rate of tuning after a source too.
+        rate: peak learning rate. Twice of it brings a little (docs/benchmarks/training.md), but it is that of tuning after a source too.
         held_out: share of each region's rows kept for early stopping; 0 runs all steps.
         rows: rows kept in memory at most; beyond it large regions are thinned and weighted up again.
         checkpoint: steps between checkpoints.
