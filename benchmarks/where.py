@@ -184,7 +184,8 @@ def line(name: str, learner: str) -> str | None:
     said = ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
     lost = sum(cell["verdict"] == "augment" and cell["got"] < 0 for cell in cells)
     base, most = float(np.mean([cell["base"] for cell in cells])), f"{ceiling.mean():+.3f}" if len(ceiling) else "-"
-    best = max({cell["best_name"] for cell in cells}, key=[cell["best_name"] for cell in cells].count)
+    names = [cell["best_name"] for cell in cells]
+    best = max(names, key=names.count)
     gain, got = (f"{value:+.3f} ± {error:.3f}" for value, error in (mean_of(cells, "gain"), mean_of(cells, "got")))
     return f"| {name} | {learner} | {len(cells)} | {base:.3f} | {gain} | {best} | {most} | {said} | {got} | {lost} |"
 
