@@ -211,6 +211,14 @@ def beyond_chance() -> str:
     )
 
 
+def augmented() -> str:
+    """How often the verdict was `augment`, and which of these lost."""
+    cells = RESULTS.read()
+    said = {name: cell for name, cell in cells.items() if cell["verdict"] == "augment"}
+    lost = [f"{name} ({cell['got']:+.3f} ± {cell['got_se']:.3f})" for name, cell in said.items() if cell["got"] < 0]
+    return f"Of {len(cells)} runs {len(said)} said `augment`; of these lost on test rows: {'; '.join(lost) or 'none'}."
+
+
 def page() -> str:
     """The page."""
     lines = {f"{name} ({learner})": line(name, learner) for name in SHORTAGES for learner in LEARNERS}
@@ -233,6 +241,8 @@ def page() -> str:
         *filter(None, lines.values()),
         "",
         beyond_chance(),
+        "",
+        augmented(),
     ]
     waiting = [setting for setting, one in lines.items() if one is None]
     text += ["", f"Not measured yet: {'; '.join(waiting)}."] if waiting else []
