@@ -61,7 +61,7 @@ class Layout:
     def surprise(self, rows: Tensor, hot: Tensor) -> Tensor:
         """(n, codes) cross-entropy of each code's logits in `rows` (n, width) with the one-hot levels `hot` (n, code dimensions).
 
-        On a CPU as `probabilities`: of a training step a quarter goes into cross-entropies run by run.
+        On a CPU as `probabilities`: a cross-entropy for each run, and its gradient, take several times as long.
         """
         logits = rows[:, self.reals :]
         if self._at_once(logits):
