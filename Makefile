@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
 
-# One thread for each of the two processes: torch's threads wait for each other where cores are short, and took half of the time.
+# One thread for each of the two processes: torch's threads wait for each other where cores are short.
 test: $(READY) lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not cluster and not browser"
 

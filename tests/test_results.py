@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import claims, generators, modalities, shifts, training, where
+from benchmarks import claims, generators, modalities, shifts, speed, training, where
 from benchmarks.results import Results
 
 ROOT = Path(__file__).parents[1]
@@ -19,6 +19,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     shifts.PAGE: shifts.page,
     modalities.PAGE: modalities.page,
     training.PAGE: training.page,
+    speed.PAGE: speed.page,
 }
 
 
