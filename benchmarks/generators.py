@@ -141,7 +141,8 @@ def page() -> str:
         "- TSTR: AUC on held-out rows of boosted trees trained on drawn rows. DCR: median distance to the nearest row learned from, over "
         "that of held-out rows; 1 is as far as fresh rows, 0 copies. Copies: share of drawn rows equal to one learned from (nursery has "
         "each combination of its columns once: there no held-out row can be a copy, and half the rows of a perfect model are).",
-        "- CPU seconds are of all threads (not of the processes that ForestDiffusion starts), upper bounds where the machine had other work; "
+        "- CPU seconds are of all threads (not of the processes that ForestDiffusion starts), "
+        "upper bounds where the machine had other work; "
         "peak is of the whole process, about 260 MiB of it libraries. `rival:` ones run in an "
         "environment of their own with the settings of benchmarks/rivals.py (GReaT: a small GPT-2 of random weights that learns from "
         "500 rows and draws as many); what a rival could not do is in its line.",
