@@ -5,7 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -128,7 +128,8 @@ class Folder:
             if kind == pafs.FileType.Directory:
                 filesystem.delete_dir(path)
             elif kind == pafs.FileType.File:
-                filesystem.delete_file(path)
+                with suppress(FileNotFoundError):  # another process was quicker
+                    filesystem.delete_file(path)
 
     def write_bytes(self, name: str, data: bytes) -> None:
         """Writes one file so that a reader sees all of it or none."""

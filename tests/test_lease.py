@@ -1,17 +1,16 @@
 """One driver at a time holds a folder on a store; a crash lets go of it, a moved clock does not, and who lost it ends."""
 
-import json
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from codsa_ray import lease as module
 from codsa_ray.errors import FolderError
 from codsa_ray.folder import Folder
-from codsa_ray.lease import LEASE, SETTLE, Lease, leased, read
+from codsa_ray.lease import BID, LEASES, Lease, Seen, delete, leased, read
 from codsa_ray.manifest import claimed
 
 from store import Faults, Store, endpoint, proxy, store
@@ -22,7 +21,7 @@ __all__ = ["endpoint", "store"]  # fixtures
 @pytest.fixture
 def folder(store: Store, monkeypatch: pytest.MonkeyPatch) -> Folder:
     """On the store, with shorter times."""
-    for name, share in (("RENEWAL", 0.1), ("PATIENCE", 0.1), ("SETTLE", 0.1), ("LOOK", 0.1)):
+    for name, share in (("RENEWAL", 0.1), ("PATIENCE", 0.1), ("LOOK", 0.1)):
         monkeypatch.setattr(module, name, getattr(module, name) * share)
     return Folder(f"{store.address}/run")
 
@@ -40,7 +39,7 @@ def test_who_comes_second_is_told_who_is_there_and_the_first_goes_on(folder: Fol
             with pytest.raises(FolderError, match=r"nobody is using; got s3://.*/run, used by process \d+ on .+; wait for it"):
                 Lease(folder).take()
         time.sleep(2 * module.RENEWAL)
-    assert read(folder)["name"] == module.FREE
+    assert read(folder) == set()
 
 
 def test_an_ended_block_lets_the_next_one_in_at_once(folder: Folder) -> None:
@@ -57,7 +56,8 @@ def test_a_dead_holder_is_waited_for_and_then_followed(folder: Folder) -> None:
     started = time.monotonic()
     with leased(folder):
         assert time.monotonic() - started >= module.PATIENCE
-        assert read(folder)["name"] not in (first.name, module.FREE)
+        assert first.name not in {one.name for one in read(folder)}
+        assert len(read(folder)) == 1
 
 
 def slow(monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
@@ -65,7 +65,7 @@ def slow(monkeypatch: pytest.MonkeyPatch, looks: int) -> None:
     left, prompt = iter(range(looks)), module.read
     monkeypatch.setattr(module, "PROMPT", 1.0)
 
-    def look(folder: Folder) -> dict[str, Any]:
+    def look(folder: Folder) -> set[Seen]:
         if next(left, None) is not None:
             time.sleep(1.1)
         return prompt(folder)
@@ -91,18 +91,24 @@ def test_a_store_that_is_slow_for_ever_is_not_waited_for_as_long(folder: Folder,
     Lease(folder).take()
 
 
-def test_what_ends_the_counting_ends_the_run(folder: Folder) -> None:
-    """A lease that nobody can read any more, say."""
+def test_what_ends_the_counting_ends_the_run(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect of ours, say."""
     started = time.monotonic()
 
     def work() -> None:
-        folder.write_bytes(LEASE, b"{")
+        monkeypatch.setattr(Lease, "_stands", lambda _: 1 / 0)
         while time.monotonic() - started < 30:
             time.sleep(0.01)
 
-    with pytest.raises(json.JSONDecodeError), leased(folder):
+    with pytest.raises(ZeroDivisionError), leased(folder):
         work()
     assert time.monotonic() - started < 10
+
+
+def test_an_object_that_is_none_of_its_own_stands_in_nobodys_way(folder: Folder) -> None:
+    folder.write_bytes(f"{LEASES}/strange", b"{")
+    with leased(folder):
+        assert len(read(folder)) == 1
 
 
 def test_a_moved_clock_does_no_harm(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,12 +119,11 @@ def test_a_moved_clock_does_no_harm(folder: Folder, monkeypatch: pytest.MonkeyPa
         Lease(folder).take()
 
 
-def test_of_many_that_start_at_the_same_moment_one_holds_it(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SETTLE", SETTLE)
-    together, held, refused = threading.Barrier(6), [], []
+def begun(leases: list[Lease]) -> tuple[list[Lease], list[Lease]]:
+    """Those that hold the folder and those that ended, all begun at once."""
+    together, held, refused = threading.Barrier(len(leases)), [], []
 
-    def start() -> None:
-        mine = Lease(folder)
+    def start(mine: Lease) -> None:
         together.wait()
         try:
             mine.take()
@@ -126,29 +131,101 @@ def test_of_many_that_start_at_the_same_moment_one_holds_it(folder: Folder, monk
         except FolderError:
             refused.append(mine)
 
-    threads = [threading.Thread(target=start) for _ in range(6)]
+    threads = [threading.Thread(target=start, args=(one,)) for one in leases]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return held, refused
+
+
+def test_of_many_that_start_at_the_same_moment_one_holds_it(folder: Folder) -> None:
+    held, refused = begun([Lease(folder) for _ in range(6)])
     assert (len(held), len(refused)) == (1, 5)
-    assert read(folder)["name"] == held[0].name
+    assert [(one.name, one.holds) for one in read(folder)] == [(held[0].name, True)]
+
+
+@dataclass
+class Delayed(Lease):
+    """Its bid, or the word that it holds, is under way for a while."""
+
+    bid_late: float = 0.0
+    word_late: float = 0.0
+
+    def _put(self, size: int) -> None:
+        time.sleep(self.bid_late if size == BID else self.word_late)
+        super()._put(size)
+
+
+@pytest.mark.parametrize("later", ["a", "c"])
+@pytest.mark.parametrize(("bid", "word"), [(1.5, 0.0), (0.0, 1.5), (1.0, 1.0)])
+def test_however_late_a_put_comes_one_holds_it(folder: Folder, later: str, bid: float, word: float) -> None:
+    """Both looked when nobody was there; the names decide who sorts before."""
+    held, refused = begun([Lease(folder, "b"), Delayed(folder, later, bid_late=bid, word_late=word)])
+    assert (len(held), len(refused)) == (1, 1)
+    assert [(one.name, one.holds) for one in read(folder)] == [(held[0].name, True)]
+
+
+@pytest.mark.parametrize("name", ["a", "z"])
+def test_a_driver_killed_while_it_bids_is_waited_for_and_then_followed(folder: Folder, name: str) -> None:
+    Lease(folder, name).bid()
+    mine = Lease(folder, "b")
+    started = time.monotonic()
+    mine.take()
+    assert time.monotonic() - started >= module.PATIENCE
+    assert [one.name for one in read(folder)] == ["b"]
+
+
+def test_a_bid_that_was_taken_for_dead_does_not_hold(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a machine suspended between its bid and its look."""
+    slept, bid = Lease(folder), Lease.bid
+
+    def sleeps(lease: Lease) -> None:
+        bid(lease)
+        lease.release()
+
+    monkeypatch.setattr(Lease, "bid", sleeps)
+    with pytest.raises(FolderError, match="used by another run"):
+        slept.take()
+    assert read(folder) == set()
 
 
 def test_who_lost_it_is_interrupted_and_leaves_it_to_the_other(folder: Folder) -> None:
-    """As after a suspended machine woke up."""
+    """As after a suspended machine woke up: who took over had deleted its object."""
     other = Lease(folder)
     started = time.monotonic()
 
     def work() -> None:
-        other.write(other.name)
+        for one in read(folder):
+            delete(folder, one)
+        other.count_on()
         while time.monotonic() - started < 30:
             time.sleep(0.01)
 
     with pytest.raises(FolderError, match="used by process"), leased(folder):
         work()
     assert time.monotonic() - started < 10
-    assert read(folder)["name"] == other.name
+    assert {one.name for one in read(folder)} == {other.name}
+
+
+def test_of_two_that_stand_there_the_one_that_sorts_later_ends(folder: Folder) -> None:
+    """As where a renewal was under way when the other took over."""
+    first, last, started = Lease(folder, "0"), Lease(folder, "~"), time.monotonic()
+
+    def work() -> None:
+        first.count_on()
+        while time.monotonic() - started < 30:
+            time.sleep(0.01)
+
+    with pytest.raises(FolderError, match="used by process"), leased(folder):
+        work()
+    assert time.monotonic() - started < 10
+    assert {one.name for one in read(folder)} == {"0"}
+    first.release()
+    with leased(folder):
+        last.count_on()
+        time.sleep(3 * module.RENEWAL)
+    assert {one.name for one in read(folder)} == {"~"}
 
 
 def test_who_lost_it_outside_the_main_thread_ends_with_the_block(folder: Folder) -> None:
@@ -157,7 +234,7 @@ def test_who_lost_it_outside_the_main_thread_ends_with_the_block(folder: Folder)
     def run() -> None:
         try:
             with leased(folder):
-                Lease(folder).write("another")
+                Lease(folder, "0").count_on()
                 time.sleep(3 * module.RENEWAL)
         except FolderError as error:
             raised.append(error)
@@ -171,7 +248,7 @@ def test_who_lost_it_outside_the_main_thread_ends_with_the_block(folder: Folder)
 def test_an_interrupt_of_the_user_stays_one(folder: Folder) -> None:
     with pytest.raises(KeyboardInterrupt), leased(folder):
         raise KeyboardInterrupt
-    assert read(folder)["name"] == module.FREE
+    assert read(folder) == set()
 
 
 def test_a_store_that_is_away_for_a_while_costs_nothing(folder: Folder, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,17 +260,17 @@ def test_a_store_that_is_away_for_a_while_costs_nothing(folder: Folder, store: S
             faults.share = 0.9
             time.sleep(2 * module.RENEWAL)
             faults.share = 0.0
-            before = read(folder)["count"]
+            before = read(folder)
             until = time.monotonic() + 60
-            while read(folder)["count"] == before:
+            while read(folder) == before:
                 assert time.monotonic() < until
                 time.sleep(0.05)
 
 
 def test_a_run_folder_on_a_store_is_held_by_it_and_a_local_one_is_not(folder: Folder, tmp_path: Path) -> None:
     with claimed(folder):
-        assert read(folder)["name"] != module.FREE
+        assert len(read(folder)) == 1
         with pytest.raises(FolderError), claimed(folder):
             pass
     with claimed(Folder(str(tmp_path / "run"))):
-        assert LEASE not in Folder(str(tmp_path / "run")).names()
+        assert LEASES not in Folder(str(tmp_path / "run")).names()
