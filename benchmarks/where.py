@@ -182,12 +182,16 @@ def line(name: str, learner: str) -> str | None:
     ceiling = np.array([cell["ceiling"] for cell in cells if "ceiling" in cell])
     kinds = [cell["verdict"] for cell in cells]
     said = ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
-    lost = sum(cell["verdict"] == "augment" and cell["got"] < 0 for cell in cells)
     base, most = float(np.mean([cell["base"] for cell in cells])), f"{ceiling.mean():+.3f}" if len(ceiling) else "-"
     names = [cell["best_name"] for cell in cells]
     best = max(names, key=names.count)
     gain, got = (f"{value:+.3f} ± {error:.3f}" for value, error in (mean_of(cells, "gain"), mean_of(cells, "got")))
-    return f"| {name} | {learner} | {len(cells)} | {base:.3f} | {gain} | {best} | {most} | {said} | {got} | {lost} |"
+    return f"| {name} | {learner} | {len(cells)} | {base:.3f} | {gain} | {best} | {most} | {said} | {got} | {sum(map(lost, cells))} |"
+
+
+def lost(cell: dict[str, Any]) -> bool:
+    """Said `augment`, and lost by it on test rows."""
+    return bool(cell["verdict"] == "augment" and cell["got"] < 0)
 
 
 def mean_of(cells: list[dict[str, Any]], key: str) -> tuple[float, float]:
@@ -214,9 +218,9 @@ def beyond_chance() -> str:
 def augmented() -> str:
     """How often the verdict was `augment`, and which of these lost."""
     cells = RESULTS.read()
-    said = {name: cell for name, cell in cells.items() if cell["verdict"] == "augment"}
-    lost = [f"{name} ({cell['got']:+.3f} ± {cell['got_se']:.3f})" for name, cell in said.items() if cell["got"] < 0]
-    return f"Of {len(cells)} runs {len(said)} said `augment`; of these lost on test rows: {'; '.join(lost) or 'none'}."
+    said = [cell["verdict"] for cell in cells.values()].count("augment")
+    wrong = [f"{name} ({cell['got']:+.3f} ± {cell['got_se']:.3f})" for name, cell in cells.items() if lost(cell)]
+    return f"Of {len(cells)} runs {said} said `augment`; of these lost on test rows: {'; '.join(wrong) or 'none'}."
 
 
 def page() -> str:
