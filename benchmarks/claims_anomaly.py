@@ -6,11 +6,9 @@ paper's rule. The detector is the paper's, 20 epochs of its 6,789 usual rows and
 take as many without them. (Our sample of MNIST has a third of its threes, so steps are counted by the paper's rows and not by ours.)
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +18,7 @@ from scipy.stats import rankdata
 from benchmarks.claims import Claim, Line
 from benchmarks.claims_codsa import PAPER
 from benchmarks.claims_transfer import drawn
+from benchmarks.data import data_folder
 from benchmarks.repeated import Measures, below, mean
 from benchmarks.training import EARLIER
 from codsa_ray.allocators.target_mix import TargetMix
@@ -61,7 +60,7 @@ class Cut:
 @cache
 def digits() -> dict[tuple[int, int], np.ndarray]:
     """(scanner, digit) -> (n, 784) float32 in [0, 1]."""
-    place = Path(os.environ["CODSA_DATA"]) / "images"
+    place = data_folder() / "images"
     with np.load(place / "mnist.npz") as mnist, np.load(place / "usps.npz") as usps:
         pictures = [np.concatenate([mnist["x_train"], mnist["x_test"]]), usps["x"]]
         labels = [np.concatenate([mnist["y_train"], mnist["y_test"]]), usps["y"]]

@@ -5,11 +5,9 @@ logistic regression (C = 5), and Cohen's kappa over 1,000 test reviews a star. H
 those alone, so the paper's arm without transfer. Kappa of unweighted labels counts five stars for four like five for one.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -22,6 +20,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from benchmarks.claims import Claim, Line
 from benchmarks.claims_codsa import PAPER
+from benchmarks.data import data_folder
 from benchmarks.gpu import data_of
 from benchmarks.repeated import below, mean
 from codsa_ray.draw import draw_block
@@ -42,7 +41,7 @@ AGAIN, PROPORTIONAL = f"{SIZES[-1]} real texts a star again", f"as many drawn as
 @cache
 def reviews() -> pd.DataFrame:
     """All reviews with a text: its first WORDS words, and its stars from 1."""
-    table = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / "multimodal" / "womens_clothing_reviews.parquet")
+    table = pd.read_parquet(data_folder() / "multimodal" / "womens_clothing_reviews.parquet")
     texts = table["Review Text"].map(lambda text: " ".join(text.split()[:WORDS]) if isinstance(text, str) else "")
     return pd.DataFrame({"review": texts, "stars": table["Rating"].astype(int)})[texts != ""].drop_duplicates("review")
 

@@ -5,11 +5,9 @@ CODSA_DATA names. Fewer repetitions than Nakada's paper has, and of ImbLLM's ten
 publishers): what fits in half an hour of one core.
 """
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -21,6 +19,7 @@ from xgboost import XGBClassifier
 
 from benchmarks.claims import Claim, Line
 from benchmarks.claims_nakada import EVEN, SEEDS, TARGETS, Data, Rows, data, even, fitted, line, seeded, some, together, training
+from benchmarks.data import data_folder
 from benchmarks.repeated import Measures, below, mean, repeated
 from codsa_ray.audit.diversity import diversity
 from codsa_ray.correct import Calibration
@@ -83,7 +82,7 @@ def drawn(frame: pd.DataFrame, target: str, settings: LanguageModel, many: int, 
 def own(name: str, random: int) -> Rows:
     """1,000 rows of class 1 from a model that saw the 200 rows of the seed and nothing else."""
     target = TARGETS[name][0]
-    seed = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / "papers" / "nakada" / f"{name}_seed.parquet")
+    seed = pd.read_parquet(data_folder() / "papers" / "nakada" / f"{name}_seed.parquet")
     table, _ = drawn(seed.assign(**{target: seed[target].astype(int)}), target, OURS, ADDED, random)
     X = table.to_pandas()[seed.columns].drop(columns=target).to_numpy(float)
     return Rows(X, np.ones(ADDED, dtype=int), np.full(ADDED, -1), np.ones(ADDED), np.zeros(ADDED, dtype=bool))
@@ -129,7 +128,7 @@ def split(name: str, rng: np.random.Generator) -> tuple[pd.DataFrame, pd.DataFra
     Of the others at most MOST are kept, and of the rare ones in proportion, but no fewer than LEAST of that fifth.
     """
     target, rare = TABLES[name]
-    table = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / f"{name}.parquet").drop(columns="split", errors="ignore")
+    table = pd.read_parquet(data_folder() / f"{name}.parquet").drop(columns="split", errors="ignore")
     positive = table[target].astype(str) == rare if isinstance(rare, str) else table[target] >= rare
     table = table.drop(columns=target).assign(y=positive.astype(int))
     table = table.iloc[rng.permutation(len(table))].reset_index(drop=True)

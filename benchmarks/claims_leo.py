@@ -1,9 +1,7 @@
 """Claims of LEO-CVAE (Zare et al. 2025): gamma > 0 against 0 on gene expression and on controlled overlap, beside a smaller beta."""
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +12,7 @@ from sklearn.metrics import recall_score, roc_auc_score
 from torch import nn
 
 from benchmarks.claims import Claim, Line
+from benchmarks.data import data_folder
 from benchmarks.keel import balanced, folds, scaled
 from benchmarks.repeated import Measures, balanced_loss, below, mean, repeated, to_even_classes
 from codsa_ray.generators.interpolation import Interpolation
@@ -32,7 +31,7 @@ GAMMAS = (0.5, 2.5)
 
 def genes(name: str) -> tuple[np.ndarray, np.ndarray]:
     """(n, d) expression and (n,) classes, the commonest first."""
-    table = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / f"{name}.parquet")
+    table = pd.read_parquet(data_folder() / f"{name}.parquet")
     y = table.pop(OMICS[name]).astype(str)
     order = y.value_counts().index.tolist()
     return table.select_dtypes("number").to_numpy(dtype=np.float64), y.map(order.index).to_numpy(dtype=np.int64)

@@ -4,11 +4,9 @@ Reads papers/nakada from the folder that CODSA_DATA names: seed (200 rows), trai
 tuned on all training rows; `synthetic`, craft alone, on the seed alone).
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +14,7 @@ from imblearn.over_sampling import ADASYN, SMOTE, RandomOverSampler
 from xgboost import XGBClassifier
 
 from benchmarks.claims import Claim, Line
+from benchmarks.data import data_folder
 from codsa_ray.correct import Calibration, Offset
 from codsa_ray.risk import Classification, group_means, row_weights
 
@@ -88,7 +87,7 @@ class Data:
 def data(name: str) -> Data:
     """Read once; values of the attribute are numbered in their order."""
     target, attribute = TARGETS[name]
-    folder = Path(os.environ["CODSA_DATA"]) / "papers" / "nakada"
+    folder = data_folder() / "papers" / "nakada"
     first = float(pd.read_parquet(folder / f"{name}_seed.parquet")[attribute].min())
 
     def rows(part: str) -> Rows:

@@ -4,10 +4,8 @@ Sources: rows of the simulations of another seed (in Simulation 1 with another l
 another country's cohort. The simulations have the networks of claims_codsa's, hospitals and cohorts a smaller one: their rows are tens.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -17,6 +15,7 @@ import pyarrow as pa
 from benchmarks.claims import Claim, Line
 from benchmarks.claims_codsa import DIFFUSION, PAPER, Part, Replicate, labelled, network, replicate, taken
 from benchmarks.claims_codsa_regression import forest, valued
+from benchmarks.data import data_folder
 from benchmarks.repeated import Measures, below, mean
 from benchmarks.training import EARLIER
 from codsa_ray.draw import draw_block
@@ -196,9 +195,7 @@ def with_region(frame: pd.DataFrame) -> pa.Table:
 
 def hospitals() -> Iterator[Line]:
     """Each site with few rows, the other three as its source."""
-    frame = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / "heart_disease_4sites.parquet").assign(
-        y=lambda rows: rows["disease"].astype(str)
-    )
+    frame = pd.read_parquet(data_folder() / "heart_disease_4sites.parquet").assign(y=lambda rows: rows["disease"].astype(str))
     frame = frame.drop(columns=["target", "disease"])
     found = []
     for site in SITES:
@@ -211,7 +208,7 @@ def hospitals() -> Iterator[Line]:
 def cohorts() -> Iterator[Line]:
     """Few South Korean admissions, the source Norwegian."""
     names = {"hospital_outcome_1alive_0dead": "y", "age_years": "age", "sex_0male_1female": "sex", "episode_number": "episode"}
-    frame = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / "sepsis_survival.parquet").rename(columns=names)
+    frame = pd.read_parquet(data_folder() / "sepsis_survival.parquet").rename(columns=names)
     frame["y"] = (1 - frame["y"]).astype(str)
     mine, others = (frame[(frame["cohort"] == "validation_south_korea") == own].drop(columns="cohort") for own in (True, False))
     found = []

@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.data import data_folder
 from codsa_ray.allocators.balanced import Balanced
 from codsa_ray.audit.association import association
 from codsa_ray.audit.columns import compared
@@ -77,7 +78,7 @@ def table_of(name: str) -> tuple[pd.DataFrame, np.ndarray]:
 
         data = load_digits()
         return pd.DataFrame(data.data, columns=[f"p{i}" for i in range(64)]), np.where(np.isin(data.target, [3, 8]), "rare", "other")
-    table = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / f"{one.file}.parquet")
+    table = pd.read_parquet(data_folder() / f"{one.file}.parquet")
     table = table.drop(columns=[c for c in one.drop if c in table.columns])
     table = table[table[one.target].notna()]
     table = table[table.groupby(one.target, observed=True)[one.target].transform("size") >= 8]

@@ -1,8 +1,6 @@
 """Twenty KEEL tables of numbers with a rare class, and a generator's rows for arrays; knows no claim."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -11,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 from sklearn.model_selection import StratifiedKFold
 
+from benchmarks.data import data_folder
 from codsa_ray.fitdata import ROW, FitData
 from codsa_ray.folder import Folder
 from codsa_ray.regions import Region, Regions
@@ -45,7 +44,7 @@ SETS = (
 
 def load(name: str) -> tuple[np.ndarray, np.ndarray]:
     """(n, d) float64 columns, codes for categories, and (n,) 1 for the rare class."""
-    table = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / "keel" / f"{name}.parquet")
+    table = pd.read_parquet(data_folder() / "keel" / f"{name}.parquet")
     features = table.iloc[:, :-1].apply(lambda column: column if column.dtype.kind in "iuf" else column.astype("category").cat.codes)
     X = features.to_numpy(dtype=np.float64)
     return np.where(np.isnan(X), np.nanmedian(X, axis=0), X), (table.iloc[:, -1].astype(str) == "positive").to_numpy(dtype=np.int64)

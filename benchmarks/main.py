@@ -4,7 +4,6 @@ Reads the tables from the folder that CODSA_DATA names. Resumes: a finished run 
 """
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from benchmarks.data import data_folder
 from benchmarks.results import machine
 
 RUNS = Path("runs") / "bench-main"
@@ -53,7 +53,7 @@ def outer_split(case: Case, place: Path) -> tuple[Path, Path]:
     train, test = place / "train.parquet", place / "test.parquet"
     if not test.exists():
         place.mkdir(parents=True, exist_ok=True)
-        table = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / f"{case.file}.parquet")
+        table = pd.read_parquet(data_folder() / f"{case.file}.parquet")
         table = table.drop(columns=[c for c in case.drop if c in table.columns])
         table = table[table[case.target].notna()]
         order = np.random.default_rng(SEED).permutation(len(table))
@@ -170,8 +170,7 @@ def details(name: str, r: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Runs the cases and writes the page."""
-    if "CODSA_DATA" not in os.environ:
-        raise SystemExit("set CODSA_DATA to the folder that holds adult.parquet and the other tables")
+    data_folder()  # named, before anything runs
     results = {case.name: run(case) for case in CASES}
     lines = [
         "# The whole pass on six real tables",

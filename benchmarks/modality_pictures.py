@@ -3,13 +3,12 @@
 CODSA_DATA names the folder of the data.
 """
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.data import data_folder
 from benchmarks.modality import Half, Set
 from benchmarks.tables import Case, Cut
 from codsa_ray.picture import decoded, encoded
@@ -31,7 +30,7 @@ def parted(file: str) -> Callable[[], pd.DataFrame]:
     """A set that its publisher cut."""
 
     def make() -> pd.DataFrame:
-        held = np.load(Path(os.environ["CODSA_DATA"]) / "images" / f"{file}.npz")
+        held = np.load(data_folder() / "images" / f"{file}.npz")
         return pd.concat([table(held[f"x_{part}"], held[f"y_{part}"], part) for part in ("train", "test")], ignore_index=True)
 
     return make
@@ -39,7 +38,7 @@ def parted(file: str) -> Callable[[], pd.DataFrame]:
 
 def usps() -> pd.DataFrame:
     """Digits of 16 x 16 pixels, not cut."""
-    held = np.load(Path(os.environ["CODSA_DATA"]) / "images" / "usps.npz")
+    held = np.load(data_folder() / "images" / "usps.npz")
     pictures = held["x"].reshape(-1, 16, 16)
     return table(255 * (pictures - pictures.min()) / np.ptp(pictures), held["y"], "").drop(columns=["split"])
 

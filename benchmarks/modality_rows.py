@@ -3,11 +3,9 @@
 CODSA_DATA names the folder of the data.
 """
 
-import os
-from pathlib import Path
-
 import pandas as pd
 
+from benchmarks.data import data_folder
 from benchmarks.modality import Half, Set
 from benchmarks.modality_texts import clothes
 from benchmarks.tables import Case
@@ -18,7 +16,7 @@ TEXTS = ("latent_diffusion:steps=1000,codec_steps=800,vocabulary=1200,longest=56
 
 def houses() -> pd.DataFrame:
     """The front of a house beside what an advertisement says; the price, of which the class is made, is left out."""
-    held = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / "images" / "houses_multimodal.parquet")
+    held = pd.read_parquet(data_folder() / "images" / "houses_multimodal.parquet")
     held = held.assign(price_class=held["price_class"].astype(str)).rename(columns={"img_frontal": "picture"})
     return held[["picture", "bedrooms", "bathrooms", "area", "price_class"]]
 

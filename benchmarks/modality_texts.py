@@ -5,10 +5,10 @@ CODSA_DATA names the folder of the data; CODSA_ENCODER the folder of a text enco
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.data import data_folder
 from benchmarks.modality import Half, Set
 from benchmarks.tables import Case, keep_only
 
@@ -23,7 +23,7 @@ RARE = ("contactless_not_working", "age_limit", "passcode_forgotten")
 
 def read(file: str) -> pd.DataFrame:
     """A file below CODSA_DATA."""
-    return pd.read_parquet(Path(os.environ["CODSA_DATA"]) / f"{file}.parquet")
+    return pd.read_parquet(data_folder() / f"{file}.parquet")
 
 
 def cut(texts: pd.Series, words: int = WORDS) -> pd.Series:

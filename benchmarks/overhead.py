@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from benchmarks.data import data_folder
 from benchmarks.results import machine
 from codsa_ray import Job, pipeline
 from codsa_ray.bench import Bench
@@ -136,7 +137,7 @@ def main() -> None:
     import pandas as pd
 
     with tempfile.TemporaryDirectory() as place:
-        table = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / "adult.parquet").drop(columns=["split"])
+        table = pd.read_parquet(data_folder() / "adult.parquet").drop(columns=["split"])
         table.sample(round(ROWS / 0.8), random_state=0).to_parquet(f"{place}/adult.parquet")
         job = Job(
             f"{place}/adult.parquet",

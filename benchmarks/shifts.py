@@ -5,7 +5,6 @@ goes on where it was stopped; `--page` only writes the page. CODSA_DATA names th
 """
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from benchmarks.data import data_folder
 from benchmarks.results import Results
 from benchmarks.training import EARLIER
 from codsa_ray import Job, run
@@ -44,7 +44,7 @@ Loaded = tuple[pd.DataFrame, pd.DataFrame]
 
 def data(name: str) -> Path:
     """A file of the data folder."""
-    return Path(os.environ["CODSA_DATA"]) / name
+    return data_folder() / name
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ extrapolated from the one before and marked so.
 
 import argparse
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -27,6 +26,7 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.data import data_folder
 from benchmarks.main import Peak
 from benchmarks.results import machine
 
@@ -60,7 +60,7 @@ def table_of(rows: int) -> Path:
     place = RUNS / f"adult-{rows}"
     if not (place / "_done").exists():
         place.mkdir(parents=True, exist_ok=True)
-        adult = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / "adult.parquet").drop(columns=["split"], errors="ignore")
+        adult = pd.read_parquet(data_folder() / "adult.parquet").drop(columns=["split"], errors="ignore")
         rng = np.random.default_rng(SEED)
         for part, start in enumerate(range(0, rows, PART)):
             drawn = adult.iloc[rng.integers(0, len(adult), min(PART, rows - start))].reset_index(drop=True)

@@ -5,7 +5,6 @@ bad ones: the page has the median of all, and their range. `--page` only writes 
 """
 
 import argparse
-import os
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import thousand
+from benchmarks.data import data_folder
 from benchmarks.results import Results
 from codsa_ray import Job, pipeline
 from codsa_ray.draw import draw_block
@@ -87,7 +87,7 @@ def measure() -> dict[str, Any]:
     """One run: of each generator its fit and rows per second, what a thousand pictures and texts take, and a search."""
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place:
-        table = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / "adult.parquet").drop(columns=["split"])
+        table = pd.read_parquet(data_folder() / "adult.parquet").drop(columns=["split"])
         table.to_parquet(f"{place}/adult.parquet")
         table.sample(3_000, random_state=0).to_parquet(f"{place}/small.parquet")
         pipeline.run_until(Job(f"{place}/adult.parquet", "income", out=f"{place}/run"), "read")

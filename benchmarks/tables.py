@@ -1,13 +1,13 @@
 """The real tables of `make bench-decisions`: how each is cut into training and test rows, and what is made rare in it; fits nothing."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from benchmarks.data import data_folder
 
 TEST_SHARE = 0.25
 LEAST = 16  # rows of a class; those of rarer classes are left out and counted
@@ -48,7 +48,7 @@ class Case:
         """All rows with a label, as they come."""
         if self.make is not None:
             return self.make()
-        table = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / f"{self.file}.parquet")
+        table = pd.read_parquet(data_folder() / f"{self.file}.parquet")
         table = table.drop(columns=[c for c in self.drop if c in table.columns])
         table = table[table[self.target].notna()]
         if self.against is not None:
@@ -106,7 +106,7 @@ def _hidden(table: pd.DataFrame, of: pd.Series) -> pd.DataFrame:
 
 def _letters(file: str, target: str) -> Callable[[], pd.DataFrame]:
     def make() -> pd.DataFrame:
-        table = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / f"{file}.parquet")
+        table = pd.read_parquet(data_folder() / f"{file}.parquet")
         return _hidden(table.drop(columns=[target, "split"], errors="ignore"), table[target].astype(str)).sample(6_000, random_state=0)
 
     return make

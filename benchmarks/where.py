@@ -6,7 +6,6 @@ default was chosen on.
 """
 
 import argparse
-import os
 import shutil
 import tempfile
 import time
@@ -19,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from benchmarks.data import data_folder
 from benchmarks.repeated import mean
 from benchmarks.results import Results
 from benchmarks.tables import MOST_TEST, TEST_SHARE, digits
@@ -82,7 +82,7 @@ class Shortage:
 
 def _file(name: str, drop: tuple[str, ...] = ("split",), part: str = "") -> Callable[[], pd.DataFrame]:
     def load() -> pd.DataFrame:
-        table = pd.read_parquet(Path(os.environ["CODSA_DATA"]) / f"{name}.parquet")
+        table = pd.read_parquet(data_folder() / f"{name}.parquet")
         table = table.rename(columns={part: "_part"}) if part else table
         return table.drop(columns=[c for c in drop if c in table.columns])
 
@@ -91,7 +91,7 @@ def _file(name: str, drop: tuple[str, ...] = ("split",), part: str = "") -> Call
 
 def _nakada(name: str) -> Callable[[], pd.DataFrame]:
     def load() -> pd.DataFrame:
-        place = Path(os.environ["CODSA_DATA"]) / "papers/nakada"
+        place = data_folder() / "papers/nakada"
         parts = [pd.read_parquet(place / f"{name}_{part}.parquet").assign(_part=part) for part in ("train", "test")]
         return pd.concat(parts, ignore_index=True)
 

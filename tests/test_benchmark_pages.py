@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.data import data_folder
 from benchmarks.reliability import bound, counted
 from benchmarks.repeated import above, below, critical
 from benchmarks.results import Results
@@ -88,3 +89,10 @@ def test_of_many_settings_only_those_beyond_their_joint_chance_remain(monkeypatc
         "Of 20 settings the gain is beyond two errors in 2, and a loss in 1; "
         "with all 20 held to a joint level of 0.05 (Holm), 1 gains and 1 losses remain."
     )
+
+
+@pytest.mark.parametrize("named", ["", "nowhere"])
+def test_a_benchmark_without_its_data_ends_with_one_line(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CODSA_DATA", named)
+    with pytest.raises(SystemExit, match=f"wanted CODSA_DATA, the folder .*; got {named or 'nothing'}; set it"):
+        data_folder()
